@@ -1,0 +1,9 @@
+//! Generates the messages, and with feature `rpc` the service stubs. protox reads the .proto, so protoc is not needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto/session.proto");
+    let files = protox::compile(["proto/session.proto"], ["proto"])?;
+    let rpc = std::env::var_os("CARGO_FEATURE_RPC").is_some();
+    tonic_prost_build::configure().build_client(rpc).build_server(rpc).compile_fds(files)?;
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! The words that operator, workers and users share.
+//!
+//! | word | where |
+//! | --- | --- |
+//! | `ShardJob`, what people write | [`shardjob`] |
+//! | what they read back | [`status`] |
+//! | the schema as a file | [`crd`] |
+//! | who is who: job, worker, shard, epoch | [`ids`] |
+//! | amounts of bytes, `64Mi` | [`quantity`] |
+//! | what operator and workers say to each other | [`message`], carried by [`wire`] |
+//!
+//! Nothing here decides, waits or talks to Kubernetes: decisions are in `hyperflow-core`.
+
+pub mod crd;
+pub mod ids;
+pub mod message;
+pub mod quantity;
+pub mod shardjob;
+pub mod status;
+pub mod wire;
+pub mod workers;
+
+pub use shardjob::{ShardJob, ShardJobSpec};
+pub use status::ShardJobStatus;
+
+/// The finest promise of identity in labels: the UID of the ShardJob a pod works for.
+pub const JOB_UID_LABEL: &str = "hyperflow.dev/shardjob-uid";
+/// For people and selectors; never used to decide anything.
+pub const JOB_NAME_LABEL: &str = "hyperflow.dev/shardjob-name";

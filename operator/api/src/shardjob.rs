@@ -1,0 +1,342 @@
+//! The `ShardJob` resource as users write it: `hyperflow.dev/v1alpha1`.
+//!
+//! Only fields that work are here. Rules that the API server can check are CEL rules beside the field they speak of;
+//! the core checks everything again, for clusters that hold objects made before a rule.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{quantity::Quantity, status::ShardJobStatus, workers::Workers};
+
+/// Much data, a task, and a place for results. Hyperflow splits the work into shards, leases them to worker pods and
+/// publishes every result exactly once.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[kube(
+    group = "hyperflow.dev",
+    version = "v1alpha1",
+    kind = "ShardJob",
+    namespaced,
+    plural = "shardjobs",
+    shortname = "shj",
+    category = "hyperflow",
+    status = "ShardJobStatus",
+    derive = "PartialEq",
+    scale(
+        spec_replicas_path = ".spec.parallelism",
+        status_replicas_path = ".status.workers.current",
+        label_selector_path = ".status.workers.selector"
+    ),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.display.status"),
+    printcolumn(name = "Progress", type_ = "string", json_path = ".status.display.progress"),
+    printcolumn(name = "Failed", type_ = "integer", json_path = ".status.shards.failed"),
+    printcolumn(name = "Active", type_ = "integer", json_path = ".status.shards.active"),
+    printcolumn(name = "Workers", type_ = "integer", json_path = ".status.workers.ready"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Failed\")].reason",
+        priority = 1
+    ),
+    validation = Rule::new("self.metadata.name.size() <= 52").message("metadata.name must be no more than 52 characters"),
+    validation = Rule::new(
+        "!has(oldSelf.status) || !has(oldSelf.status.plan) || self.spec.source == oldSelf.spec.source"
+    )
+    .message("is immutable once planned: create another ShardJob for other input")
+    .field_path(".spec.source"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.plan) || self.spec.task == oldSelf.spec.task")
+        .message("is immutable once planned: create another ShardJob for another task")
+        .field_path(".spec.task"),
+    validation = Rule::new(
+        "!has(oldSelf.status) || !has(oldSelf.status.plan) || (has(self.spec.output) == has(oldSelf.spec.output) && \
+         (!has(self.spec.output) || self.spec.output == oldSelf.spec.output))"
+    )
+    .message("is immutable once planned: results already published are there")
+    .field_path(".spec.output")
+)]
+#[x_kube(
+    validation = Rule::new(
+        "!has(self.source.files) || (has(self.workers.volumeMounts) && self.workers.volumeMounts.exists(m, \
+         self.source.files.url.startsWith('file://' + m.mountPath + '/')))"
+    )
+    .message(Message::Expression(
+        "\"'\" + self.source.files.url + \"' must lie under the `mountPath` of an entry in `workers.volumeMounts`\"".into()
+    ))
+    .field_path(".source.files.url"),
+    validation = Rule::new(
+        "!has(self.output) || (has(self.workers.volumeMounts) && self.workers.volumeMounts.exists(m, \
+         self.output.url.startsWith('file://' + m.mountPath + '/') && !(has(m.readOnly) && m.readOnly)))"
+    )
+    .message(Message::Expression(
+        "\"'\" + self.output.url + \"' must lie under the `mountPath` of an entry in `workers.volumeMounts` that is \
+         not `readOnly`\"".into()
+    ))
+    .field_path(".output.url"),
+    validation = Rule::new("!has(self.task.copy) || has(self.output)")
+        .message("`output` is required by `task.copy`")
+        .field_path(".output")
+        .reason(Reason::FieldValueRequired),
+    validation = Rule::new("!has(self.task.copy) || has(self.source.files)")
+        .message("`task.copy` needs `source.files`")
+        .field_path(".task"),
+    validation = Rule::new("!has(self.task.noop) || (has(self.source.numbers) && !has(self.output))")
+        .message("`task.noop` takes `source.numbers` and publishes nothing: remove `output`")
+        .field_path(".task"),
+    validation = Rule::new("!has(self.output) || !has(self.source.files) || self.output.url != self.source.files.url")
+        .message("must not be the source's `url`: results would be read as input")
+        .field_path(".output.url"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardJobSpec {
+    /// What is processed. Exactly one of `files` and `numbers`. Frozen once planned.
+    pub source: Source,
+    /// What is done to each shard. Exactly one of `copy` and `noop`. Frozen once planned.
+    pub task: Task,
+    /// Where results go. Frozen once planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Output>,
+    /// Most workers at a time, as in a Job. `kubectl scale` sets it.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = 5000))]
+    pub parallelism: i32,
+    /// The worker pods.
+    #[serde(default)]
+    pub workers: Workers,
+    /// What a failure does.
+    #[serde(default)]
+    pub failure_policy: FailurePolicy,
+    /// How often progress inside a shard is kept; whichever comes first.
+    #[serde(default)]
+    pub checkpoint: CheckpointPolicy,
+}
+
+/// What is processed.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[x_kube(
+    validation = Rule::new("has(self.files) != has(self.numbers)")
+        .message("must set exactly one of `files` and `numbers`")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// A file, cut into shards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
+    /// Whole numbers from `start`; planning them is arithmetic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numbers: Option<Numbers>,
+}
+
+/// A file on a volume of the workers.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(
+    validation = Rule::new("has(self.bytesPerShard)")
+        .message(
+            "`bytesPerShard` is required when `boundary` is 'Line' or 'Byte': say how large a shard is, for example 64Mi"
+        )
+        .field_path(".boundary"),
+    validation = Rule::new(
+        "!has(self.bytesPerShard) || !isQuantity(string(self.bytesPerShard)) || \
+         (quantity(string(self.bytesPerShard)).compareTo(quantity('4Ki')) >= 0 && \
+         quantity(string(self.bytesPerShard)).compareTo(quantity('5Ti')) <= 0)"
+    )
+    .message("must be between 4Ki and 5Ti")
+    .field_path(".bytesPerShard"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Files {
+    /// The path in the worker container, under one of `workers.volumeMounts`, as `file:///data/in/huge.tar`.
+    /// Taken literally, without %-decoding.
+    #[schemars(length(min = 8, max = 1024))]
+    #[x_kube(
+        validation = Rule::new("self.startsWith('file:///')").message("must start with 'file:///'"),
+        validation = Rule::new("!self.matches('(^|/)[.][.](/|$)')").message("must not contain a '..' segment"),
+        validation = Rule::new("!self.endsWith('/')").message("must name one file: it may not end with '/'"),
+    )]
+    pub url: String,
+    /// Where input may be cut: Byte cuts anywhere.
+    pub boundary: Boundary,
+    /// Size of a shard, 4Ki to 5Ti; the last one is what remains.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_shard: Option<Quantity>,
+}
+
+/// Where input may be cut.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boundary {
+    /// Anywhere.
+    Byte,
+    /// A value of a newer schema than this program knows: refused by name, without breaking the watch of other jobs.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+/// Whole numbers.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(
+    validation = Rule::new(
+        "self.count / self.numbersPerShard < 1000000 || (self.count / self.numbersPerShard == 1000000 && \
+         self.count % self.numbersPerShard == 0)"
+    )
+    .message("makes more than 1000000 shards; raise `numbersPerShard`"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Numbers {
+    /// First number.
+    #[serde(default)]
+    #[schemars(range(min = -9_007_199_254_740_991_i64, max = 9_007_199_254_740_991_i64))]
+    pub start: i64,
+    /// How many numbers.
+    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
+    pub count: i64,
+    /// Numbers in a shard.
+    #[serde(default = "one_long")]
+    #[schemars(range(min = 1, max = 9_007_199_254_740_991_i64))]
+    pub numbers_per_shard: i64,
+}
+
+/// What is done to each shard.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[x_kube(
+    validation = Rule::new("has(self.copy) != has(self.noop)")
+        .message("must set exactly one of `copy` and `noop`; write one without fields as 'noop: {}'")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Task {
+    /// Writes each shard's bytes, verified, to `output.path`: numbered parts with boundary Byte.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<Copy>,
+    /// Does nothing; for measuring. Publishes nothing, so a shard may run more than once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noop: Option<Noop>,
+}
+
+/// Copies each shard's bytes.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Copy {}
+
+/// Does nothing.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+pub struct Noop {}
+
+/// Where results go.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(
+    validation = Rule::new("self.path.matches('^([^{}]|[{]index[}])+$')")
+        .message("has an unknown placeholder; use {index}")
+        .field_path(".path"),
+    validation = Rule::new("self.path.contains('{index}') || !self.path.matches('^([^{}]|[{]index[}])+$')")
+        .message("must contain {index}, or every shard would have the same name")
+        .field_path(".path"),
+    validation = Rule::new("!self.path.startsWith('/') && !self.path.matches('(^|/)[.][.](/|$)')")
+        .message("must be relative and must not contain a '..' segment")
+        .field_path(".path"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    /// Directory of the results, under one of `workers.volumeMounts` that is not `readOnly`; ends with '/'.
+    #[schemars(length(min = 8, max = 1024))]
+    #[x_kube(
+        validation = Rule::new("self.startsWith('file:///')").message("must start with 'file:///'"),
+        validation = Rule::new("!self.matches('(^|/)[.][.](/|$)')").message("must not contain a '..' segment"),
+        validation = Rule::new("self.endsWith('/')").message("must end with '/': it names a directory"),
+    )]
+    pub url: String,
+    /// Name of a shard's result, relative to `url`; {index} is the shard's number in six digits.
+    #[serde(default = "part_path")]
+    #[schemars(length(min = 1, max = 512))]
+    pub path: String,
+}
+
+/// What a failure does.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FailurePolicy {
+    /// Attempts of a shard that end in its own failure; lost workers and nodes do not count. 4 is
+    /// `backoffLimitPerIndex` 3 of a Job.
+    #[schemars(range(min = 1, max = 100))]
+    pub max_attempts: i32,
+    /// The wait before an attempt after a failure. A lost worker's first retry waits for nothing.
+    pub backoff: Backoff,
+}
+
+impl Default for FailurePolicy {
+    fn default() -> Self {
+        Self { max_attempts: 4, backoff: Backoff::default() }
+    }
+}
+
+/// Doubles from `initialSeconds` to `maxSeconds`, with jitter.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(
+    validation = Rule::new("self.initialSeconds <= self.maxSeconds")
+        .message("`initialSeconds` must be less than or equal to `maxSeconds`"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Backoff {
+    /// Seconds before the second attempt.
+    #[serde(default = "five")]
+    #[schemars(range(min = 0, max = 3600))]
+    pub initial_seconds: i32,
+    /// Most seconds between two attempts.
+    #[serde(default = "five_minutes")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub max_seconds: i32,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { initial_seconds: five(), max_seconds: five_minutes() }
+    }
+}
+
+/// How often progress inside a shard is kept.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[x_kube(
+    validation = Rule::new(
+        "!isQuantity(string(self.bytes)) || quantity(string(self.bytes)).compareTo(quantity('1Mi')) >= 0"
+    )
+    .message("must be at least 1Mi: every checkpoint is made durable before it counts")
+    .field_path(".bytes"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointPolicy {
+    /// Most seconds between two checkpoints of an attempt.
+    #[serde(default = "five")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub period_seconds: i32,
+    /// Most bytes between two checkpoints of an attempt.
+    #[serde(default = "checkpoint_bytes")]
+    pub bytes: Quantity,
+}
+
+impl Default for CheckpointPolicy {
+    fn default() -> Self {
+        Self { period_seconds: five(), bytes: checkpoint_bytes() }
+    }
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn one_long() -> i64 {
+    1
+}
+
+fn part_path() -> String {
+    "part-{index}".into()
+}
+
+fn five() -> i32 {
+    5
+}
+
+fn five_minutes() -> i32 {
+    300
+}
+
+fn checkpoint_bytes() -> Quantity {
+    "64Mi".into()
+}

@@ -1,0 +1,170 @@
+//! What people and the next operator process read back.
+//!
+//! Everything but `recovery` is for people and tools. `recovery` is the operator's own note to its successor: compact
+//! strings whose form is documented in `hyperflow-core`'s `recovery.rs`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What is known of a ShardJob. Every optional field is left out rather than written as null: the API server refuses
+/// null in what the scale subresource reads.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardJobStatus {
+    /// The `metadata.generation` that this status speaks of; -1 until an operator has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Planned, WorkersAvailable, Complete and Failed, and for GitOps tools (kstatus) Reconciling and Stalled.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+    /// For kubectl columns; not part of the contract.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display: Option<Display>,
+    /// When an operator first accepted the job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When the job became Complete or Failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+    /// Which run of the job this is, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<i32>,
+    /// The frozen list of inputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanStatus>,
+    /// Counts that add up to `total`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<ShardCounts>,
+    /// The pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<WorkerCounts>,
+    /// At most ten samples, by class and reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub failures: Vec<FailureSample>,
+    /// The operator's own notes, enough for another operator to go on. GitOps tools should ignore this path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+}
+
+/// Texts for kubectl columns.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(default)]
+pub struct Display {
+    /// A word: Unseen, Planning, Running, Complete, Failed.
+    pub status: String,
+    /// `812/1000`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub progress: String,
+}
+
+/// The frozen list of inputs.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PlanStatus {
+    /// Number of shards.
+    pub shards: i32,
+    /// Number of input files; 0 for numbers.
+    pub files: i64,
+    /// Bytes of all input.
+    pub bytes: i64,
+    /// Content digest of the plan, `blake3:…`.
+    pub digest: String,
+    /// Where the plan is kept; absent for numbers, whose plan is arithmetic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// When it was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+}
+
+/// Counts of shards; they add up to `total`.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ShardCounts {
+    /// All of the plan.
+    pub total: i32,
+    /// Published.
+    pub succeeded: i32,
+    /// Given up.
+    pub failed: i32,
+    /// Leased to a worker.
+    pub active: i32,
+    /// Waiting for another attempt.
+    pub waiting: i32,
+    /// Not leased yet.
+    pub pending: i32,
+    /// Succeeded shards in the syntax of an Indexed Job: `0-811,813`.
+    #[schemars(length(max = 131_072))]
+    pub completed_indexes: String,
+    /// Failed shards in the same syntax.
+    #[schemars(length(max = 131_072))]
+    pub failed_indexes: String,
+}
+
+/// The pool of workers.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(default)]
+pub struct WorkerCounts {
+    /// Pods there should be.
+    pub desired: i32,
+    /// Pods there are.
+    pub current: i32,
+    /// Workers in session with the operator.
+    pub ready: i32,
+    /// Label selector of the pods, for the scale subresource.
+    pub selector: String,
+}
+
+/// Failures alike, shown by the latest of them.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FailureSample {
+    /// `Application`, `WorkerLost`, …
+    pub class: String,
+    /// A word for programs.
+    pub reason: String,
+    /// How many so far.
+    pub count: i32,
+    /// One shard that failed so; absent when no shard did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub index: Option<i32>,
+    /// Where the latest happened.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub node_name: String,
+    /// What happened and what is done about it.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// When the latest happened.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_time: Option<Time>,
+}
+
+/// The operator's own notes.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Recovery {
+    /// Version of the form of these notes.
+    pub format_version: i32,
+    /// Rises by one each time an operator process takes the job over (P1).
+    pub term: i64,
+    /// 64 random bits of that take-over, in hex.
+    pub takeover: String,
+    /// Digest of source, task and output as they were when the job was first taken over (P4).
+    pub frozen: String,
+    /// Shards below this may have been leased; none at or above it was.
+    pub reserved_through: i32,
+    /// `w0=0d1f3c2a@node-3,…`: the workers that `attempts` speak of.
+    #[schemars(length(max = 262_144))]
+    pub workers: String,
+    /// Leased shards: `8127/w0/3.24795/a2/c3@67108864:9f2c07aa01b2c3d4,…`.
+    #[schemars(length(max = 262_144))]
+    pub attempts: String,
+    /// Shards that wait for another attempt: `17/u1763900000/a2/l1,…`.
+    #[schemars(length(max = 262_144))]
+    pub waiting: String,
+}

@@ -1,0 +1,209 @@
+//! News from workers: what each fact changes. Every fact may come twice, late, or under an epoch that has ended.
+
+use hyperflow_api::{
+    ids::{Epoch, ShardIndex},
+    message::{Fact, Failure, FailureClass, News, PlanRef, Planned, Published, Revoked, Target},
+    status::FailureSample,
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+use super::{Coordinator, Verdict};
+use crate::{
+    Now,
+    retry::Verdict as Retry,
+    shards::{History, Seat},
+};
+
+/// Most failure samples in status.
+const SAMPLES: usize = 10;
+
+/// Most bytes of a failure's message in status.
+const MESSAGE_BYTES: usize = 1024;
+
+pub(super) fn plan_ref(plan: &Planned) -> PlanRef {
+    PlanRef { shards: plan.shards, digest: plan.digest.clone() }
+}
+
+impl Coordinator {
+    pub(super) fn learn(&mut self, now: Now, seat: Seat, fact: Fact) {
+        let Fact { target, epoch, news } = fact;
+        if !matches!(news, News::Checkpointed(_)) {
+            self.holds_no_more(seat, target, epoch);
+        }
+        match (target, news) {
+            (Target::Shard(index), News::Published(published)) => self.learn_published(index, epoch, published),
+            (Target::Shard(index), News::Checkpointed(checkpoint)) => {
+                if self.shards.checkpoint(index, epoch, checkpoint) {
+                    self.writer.touch();
+                }
+            }
+            (Target::Shard(index), News::Failed(failure)) => self.learn_failed(now, seat, index, epoch, failure),
+            (Target::Shard(index), News::Released) => self.learn_released(now, index, epoch),
+            (Target::Plan, News::Planned(planned)) => {
+                if self.chore.end(Target::Plan, epoch) && self.plan.is_none() {
+                    self.planned(now, planned.clone());
+                    self.tell_plan(&planned);
+                }
+            }
+            (Target::Sweep, News::Swept) => {
+                if self.chore.end(Target::Sweep, epoch) {
+                    self.chore.swept = true;
+                }
+            }
+            (Target::Plan | Target::Sweep, News::Failed(failure)) => {
+                if self.chore.end(target, epoch) {
+                    self.chore_failed(now, seat, target, failure);
+                }
+            }
+            (Target::Plan | Target::Sweep, News::Released) => {
+                self.chore.end(target, epoch);
+            }
+            // A worker of this version says nothing else; one that does is believed in nothing.
+            (Target::Shard(_), News::Planned(_) | News::Swept)
+            | (Target::Plan, News::Published(_) | News::Checkpointed(_) | News::Swept)
+            | (Target::Sweep, News::Published(_) | News::Checkpointed(_) | News::Planned(_)) => {}
+        }
+    }
+
+    /// A fact about the store, believed from any epoch (P7). An attempt that still runs elsewhere is fenced.
+    fn learn_published(&mut self, index: ShardIndex, epoch: Epoch, _published: Published) {
+        let (news, ended) = self.shards.published(index);
+        if news {
+            self.writer.touch();
+        }
+        if let Some(lease) = ended.filter(|lease| lease.epoch != epoch) {
+            self.revoke(lease.seat, Revoked { target: Target::Shard(index), epoch: lease.epoch });
+        }
+    }
+
+    fn learn_failed(&mut self, now: Now, seat: Seat, index: ShardIndex, epoch: Epoch, failure: Failure) {
+        let Some(leased) = self.shards.leased().get(&index).filter(|leased| leased.lease.epoch == epoch) else {
+            return;
+        };
+        let mut history = History { failures: leased.history.failures + 1, ..leased.history };
+        if failure.checkpoint_unusable {
+            history.checkpoint = None;
+        }
+        let verdict = self.job.retry.after_failure(index, history.failures);
+        self.end_attempt(now, index, epoch, history, verdict);
+        let attempts = format!("attempt {} of {}", history.failures, self.job.retry.max_attempts);
+        let message = format!("{} ({attempts})", failure.message);
+        self.sample(now, Some(index), seat, &Failure { message: message.clone(), ..failure.clone() });
+        if failure.ends_job {
+            self.fail_job(now, &failure.reason, failure.message);
+        } else {
+            let reason = if verdict == Retry::GiveUp { "ShardFailed" } else { "ShardRetried" };
+            self.announce(true, reason, format!("shard {index}: {}: {message}", failure.reason));
+        }
+    }
+
+    fn learn_released(&mut self, now: Now, index: ShardIndex, epoch: Epoch) {
+        let Some(leased) = self.shards.leased().get(&index).filter(|leased| leased.lease.epoch == epoch) else {
+            return;
+        };
+        let history = leased.history;
+        self.end_attempt(now, index, epoch, history, Retry::RetryAfter(0));
+    }
+
+    /// A lease ended with its worker, not by its own failure. `charged` if the shard may have been why.
+    pub(super) fn lost(&mut self, now: Now, seat: Seat, target: Target, charged: bool) {
+        let Target::Shard(index) = target else {
+            self.chore.lost(seat, target);
+            return;
+        };
+        let Some(leased) = self.shards.leased().get(&index).filter(|leased| leased.lease.seat == seat) else { return };
+        let (epoch, position, before) = (leased.lease.epoch, leased.lease.position, leased.history);
+        let history = History { losses: before.losses + u32::from(charged), ..before };
+        let verdict = self.job.retry.after_loss(history.losses);
+        self.end_attempt(now, index, epoch, history, verdict);
+        if !charged {
+            return;
+        }
+        let from = history.checkpoint.map_or(0, |checkpoint| checkpoint.position);
+        let what = match verdict {
+            Retry::RetryAfter(_) => format!("it goes on from byte {from} on another worker"),
+            Retry::GiveUp => "too many workers were lost with it: it is given up".into(),
+        };
+        let message = format!("the worker was lost while the shard was at byte {position} or later; {what}");
+        self.announce(true, "ShardMoved", format!("shard {index}: {message}"));
+        let reason = "WorkerLost".to_owned();
+        let class = FailureClass::WorkerLost;
+        let failure = Failure { class, reason, message, ends_job: false, checkpoint_unusable: false };
+        self.sample(now, Some(index), seat, &failure);
+    }
+
+    fn end_attempt(&mut self, now: Now, index: ShardIndex, epoch: Epoch, history: History, verdict: Retry) {
+        match verdict {
+            Retry::RetryAfter(millis) => self.shards.wait(index, epoch, now.millis + millis, history),
+            Retry::GiveUp => self.shards.give_up(index, epoch),
+        };
+        self.writer.touch();
+    }
+
+    fn chore_failed(&mut self, now: Now, seat: Seat, target: Target, failure: Failure) {
+        self.sample(now, None, seat, &failure);
+        if target == Target::Sweep {
+            let message = format!("temporary files were left behind: {}", failure.message);
+            self.announce(true, "SweepFailed", message);
+            self.chore.swept = true;
+            return;
+        }
+        self.chore.failures += 1;
+        match self.job.retry.after_failure(0, self.chore.failures) {
+            Retry::RetryAfter(millis) if !failure.ends_job => {
+                self.announce(true, "PlanRetried", format!("{}: {}", failure.reason, failure.message));
+                self.chore.not_before = now.millis + millis;
+            }
+            Retry::RetryAfter(_) | Retry::GiveUp => self.fail_job(now, &failure.reason, failure.message),
+        }
+    }
+
+    /// No attempt can do better: everything stops. The first reason stands.
+    pub(super) fn fail_job(&mut self, now: Now, reason: &str, message: String) {
+        if self.verdict.is_some() {
+            return;
+        }
+        self.verdict = Some(Verdict::Failed { reason: reason.into(), message });
+        for (index, leased) in self.shards.end_all() {
+            self.revoke(leased.lease.seat, Revoked { target: Target::Shard(index), epoch: leased.lease.epoch });
+        }
+        self.revoke_chore();
+        self.chore.sweep_by = Some(now.millis + super::leasing::SWEEP_MILLIS);
+        self.writer.touch_urgently();
+    }
+
+    fn tell_plan(&mut self, plan: &Planned) {
+        for worker in self.workers.values_mut().filter(|worker| worker.welcomed) {
+            worker.orders.plan = Some(plan_ref(plan));
+        }
+    }
+
+    /// Keeps the latest failure of each kind, and how many there were.
+    fn sample(&mut self, now: Now, index: Option<ShardIndex>, seat: Seat, failure: &Failure) {
+        self.writer.touch();
+        let node = self.workers.get(&seat).and_then(|worker| self.pool.node(&worker.id.pod_uid)).unwrap_or_default();
+        let alike = |sample: &FailureSample| sample.class == failure.class.name() && sample.reason == failure.reason;
+        let latest = FailureSample {
+            class: failure.class.name().into(),
+            reason: failure.reason.clone(),
+            count: 1,
+            index: index.and_then(|index| i32::try_from(index).ok()),
+            node_name: node.into(),
+            message: shorten(&failure.message),
+            last_time: Timestamp::from_second(now.unix).ok().map(Time),
+        };
+        match self.failures.iter().position(alike) {
+            Some(place) => {
+                let count = self.failures[place].count.saturating_add(1);
+                self.failures[place] = FailureSample { count, ..latest };
+            }
+            None if self.failures.len() < SAMPLES => self.failures.push(latest),
+            None => {}
+        }
+    }
+}
+
+fn shorten(message: &str) -> String {
+    let end = (0..=MESSAGE_BYTES.min(message.len())).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
+    message[..end].into()
+}

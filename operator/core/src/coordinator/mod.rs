@@ -1,0 +1,399 @@
+//! The operator's end: what happens to one ShardJob, decided.
+//!
+//! The desk, a task of the operator, feeds events in through [`Coordinator::handle`] and carries the effects out. All that
+//! is known is in here; the status is a snapshot of it, stored at most once a second, and what a worker is told is
+//! committed is never ahead of what is stored (P12).
+//!
+//! | concern | file |
+//! | --- | --- |
+//! | sessions of workers: who may speak, heartbeats, acknowledgements | `sessions.rs` |
+//! | news from workers: what each fact changes | `facts.rs` |
+//! | who gets which shard next, and when leases end | `leasing.rs` |
+//! | how many pods, and which must go | `pool.rs` |
+//! | when the status is written, and what follows when it is stored | `writer.rs` |
+
+mod facts;
+mod leasing;
+mod pool;
+mod sessions;
+mod writer;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hyperflow_api::{
+    ShardJobSpec, ShardJobStatus,
+    ids::{JobUid, Takeover, WorkerId},
+    message::{FromOperator, Hello, Orders, Planned, Report, Target},
+    status::{FailureSample, ShardCounts},
+};
+
+use crate::{
+    Now,
+    job::{Brief, Job, Refusal, Source},
+    shards::{Seat, Shards},
+    status,
+};
+
+/// A stream of one worker, as the shell numbers them. Never used twice by one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// A write of status, numbered. [`Event::StatusStored`] and [`Event::StatusRefused`] speak of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revision(pub u64);
+
+/// What the chart sets for all jobs: a tenant does not tune the fail-over of a shared operator.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// A lease that is not renewed for so long is lost.
+    pub lease_millis: u64,
+    /// A worker that hears no operator for so long stops (P17).
+    pub orphan_seconds: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { lease_millis: 10_000, orphan_seconds: 600 }
+    }
+}
+
+/// The resource as the API server has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// `metadata.uid`.
+    pub uid: JobUid,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// `spec`.
+    pub spec: ShardJobSpec,
+    /// `status`.
+    pub status: ShardJobStatus,
+    /// `metadata.deletionTimestamp` is set.
+    pub deleting: bool,
+}
+
+/// A pod of the job's pool: owned by the job's UID, whatever its labels say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// The node it is bound to.
+    pub node: Option<String>,
+    /// It is being deleted, or has ended for good.
+    pub leaving: bool,
+    /// Why it does not run, if the kubelet or the scheduler says so: `(reason, message)`.
+    pub trouble: Option<(String, String)>,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The resource changed.
+    JobSeen(Box<Seen>),
+    /// All pods of the pool, as the cache has them now.
+    PodsSeen(Vec<Pod>),
+    /// The API server refused to create a pod: `(reason, message)`.
+    PodRefused(String, String),
+    /// A worker opened a stream; its token was reviewed and speaks for the pod that it says hello for.
+    SessionOpened {
+        /// The stream.
+        session: SessionId,
+        /// The first message.
+        hello: Hello,
+    },
+    /// A stream is gone.
+    SessionClosed(SessionId),
+    /// A worker said something.
+    Reported {
+        /// On which stream.
+        session: SessionId,
+        /// What.
+        report: Report,
+    },
+    /// This status is in the API server.
+    StatusStored(Revision),
+    /// This status is not in the API server, and nobody else's is: try again.
+    StatusRefused(Revision),
+    /// Nothing more happened just now: send and store what has gathered. Also the clock's tick.
+    Flush,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Say this on a stream.
+    Send {
+        /// Which.
+        session: SessionId,
+        /// What.
+        message: FromOperator,
+    },
+    /// End a stream.
+    Close {
+        /// Which.
+        session: SessionId,
+        /// Why: the worker logs it.
+        reason: &'static str,
+    },
+    /// Store this status. One is stored at a time; the answer is `StatusStored` or `StatusRefused`.
+    StoreStatus {
+        /// Names the write.
+        revision: Revision,
+        /// All of it.
+        status: Box<ShardJobStatus>,
+    },
+    /// Tell people: an Event of the resource.
+    Announce(Announcement),
+    /// [`Coordinator::wanted_pods`] may have changed: look at the pool again.
+    LookAtPool,
+}
+
+/// Something people should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// A warning, or news.
+    pub warning: bool,
+    /// A word for programs.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+/// What the pool should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WantedPods {
+    /// Names of pods to create; those that exist already are left alone.
+    pub create: Vec<String>,
+    /// Pods to delete: `(name, uid)`.
+    pub delete: Vec<(String, String)>,
+}
+
+/// How the job ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Every shard is published.
+    Complete,
+    /// It cannot be, or not all of it.
+    Failed {
+        /// A word for programs.
+        reason: String,
+        /// What happened and what to do.
+        message: String,
+    },
+}
+
+/// A worker process in session, or one that just lost its session.
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
+    pub(crate) id: WorkerId,
+    /// Its stream; none for a short while after it broke.
+    pub(crate) session: Option<SessionId>,
+    /// Its pod is known and it may be given work.
+    pub(crate) welcomed: bool,
+    slots: u32,
+    capacity: u32,
+    leaving: bool,
+    held: BTreeSet<Target>,
+    /// When the hello came, or the stream broke.
+    since: u64,
+    /// Facts of this session are known up to this number (P12).
+    received: u64,
+    /// And acknowledged up to this one.
+    acked: u64,
+    /// Gathered for the next flush.
+    orders: Orders,
+}
+
+/// All that is known of one job.
+#[derive(Clone, Debug)]
+pub struct Coordinator {
+    limits: Limits,
+    pub(crate) job: Job,
+    pub(crate) seen: Seen,
+    brief: String,
+    pub(crate) takeover: Takeover,
+    sequence: u64,
+    pub(crate) plan: Option<(Planned, i64)>,
+    pub(crate) shards: Shards,
+    chore: leasing::Chore,
+    /// Decided, though perhaps not swept yet.
+    verdict: Option<Verdict>,
+    /// Final: to be stored.
+    pub(crate) conclusion: Option<(Verdict, i64)>,
+    pub(crate) failures: Vec<FailureSample>,
+    pub(crate) workers: BTreeMap<Seat, Worker>,
+    seats: BTreeMap<WorkerId, Seat>,
+    sessions: BTreeMap<SessionId, Seat>,
+    pub(crate) pool: pool::Pool,
+    /// Until then, workers of an earlier operator may claim what they hold (P18).
+    claims_until: Option<u64>,
+    writer: writer::Writer,
+    announcements: Vec<Announcement>,
+}
+
+impl Coordinator {
+    /// Takes a job over: reads what an earlier operator left in `seen.status`, raises the term (P1), and grants nothing
+    /// before the status that says so is stored. `random` are 64 bits drawn now.
+    ///
+    /// # Errors
+    /// When the spec is not sound, differs from what was planned (P4), or the notes cannot be read.
+    pub fn take_over(now: Now, seen: &Seen, random: u64, limits: Limits) -> Result<Self, Refusal> {
+        let job = Job::check(&seen.spec)?;
+        let left = status::Left::read(now, &seen.status, limits.lease_millis)
+            .map_err(|error| Refusal { field: "status.recovery", message: error.to_string() })?;
+        if left.plan.is_some() && left.frozen != job.frozen {
+            let message = "`source`, `task` or `output` differ from what was planned: create another ShardJob".into();
+            return Err(Refusal { field: "spec", message });
+        }
+        let resumed = left.plan.is_some();
+        let mut coordinator = Self {
+            limits,
+            brief: brief(seen),
+            takeover: Takeover { term: left.term + 1, random },
+            sequence: 0,
+            plan: left.plan,
+            shards: left.shards,
+            chore: leasing::Chore::default(),
+            verdict: None,
+            conclusion: None,
+            failures: left.failures,
+            workers: BTreeMap::new(),
+            seats: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            pool: pool::Pool::new(random),
+            claims_until: resumed.then_some(now.millis + limits.lease_millis),
+            writer: writer::Writer::new(left.reserved_through),
+            announcements: Vec::new(),
+            seen: seen.clone(),
+            job,
+        };
+        coordinator.plan_numbers(now);
+        Ok(coordinator)
+    }
+
+    /// The one door: what happened goes in, what to do comes out.
+    pub fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::JobSeen(seen) => self.job_seen(now, *seen, &mut effects),
+            Event::PodsSeen(pods) => self.pods_seen(now, pods, &mut effects),
+            Event::PodRefused(reason, message) => self.pod_refused(now, reason, message),
+            Event::SessionOpened { session, hello } => self.session_opened(now, session, hello, &mut effects),
+            Event::SessionClosed(session) => self.session_closed(now, session),
+            Event::Reported { session, report } => self.reported(now, session, report, &mut effects),
+            Event::StatusStored(revision) => self.status_stored(now, revision, &mut effects),
+            Event::StatusRefused(revision) => self.status_refused(now, revision),
+            Event::Flush => self.flush(now, &mut effects),
+        }
+        #[cfg(debug_assertions)]
+        crate::invariants::check(self);
+        effects
+    }
+
+    /// When the next [`Event::Flush`] is due even if nothing happens, in milliseconds.
+    #[must_use]
+    pub fn next_wake(&self, now: Now) -> u64 {
+        let idle = now.millis + 1000;
+        [self.next_lease_wake(), self.writer.next_wake(), self.claims_until, self.next_session_wake()]
+            .into_iter()
+            .flatten()
+            .fold(idle, u64::min)
+            .max(now.millis)
+    }
+
+    /// Who speaks: stored with the status, and compared by whoever finds another's.
+    #[must_use]
+    pub fn takeover(&self) -> Takeover {
+        self.takeover
+    }
+
+    /// The end is stored; when the pool is empty too, nothing is left to do.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.writer.end_is_stored() && self.pool.is_empty()
+    }
+
+    /// Counts for metrics; status has the same.
+    #[must_use]
+    pub fn counts(&self) -> ShardCounts {
+        status::counts(&self.shards)
+    }
+
+    /// The state of every shard.
+    #[must_use]
+    pub fn shards(&self) -> &Shards {
+        &self.shards
+    }
+
+    fn job_seen(&mut self, now: Now, seen: Seen, effects: &mut Vec<Effect>) {
+        let spec_changed = seen.spec != self.seen.spec;
+        if spec_changed || seen.generation != self.seen.generation || seen.deleting != self.seen.deleting {
+            self.writer.touch();
+            effects.push(Effect::LookAtPool);
+        }
+        let job = if spec_changed { Job::check(&seen.spec) } else { Ok(self.job.clone()) };
+        self.seen = seen;
+        self.brief = brief(&self.seen);
+        match job {
+            Ok(job) if job.frozen == self.job.frozen => self.job = job,
+            Ok(job) if self.plan.is_none() => {
+                self.job = job;
+                self.revoke_chore();
+                self.plan_numbers(now);
+            }
+            Ok(_) => {
+                let message = "`source`, `task` or `output` were changed after planning: create another ShardJob";
+                self.fail_job(now, "SpecChanged", message.into());
+            }
+            Err(refusal) => self.fail_job(now, "InvalidSpec", refusal.to_string()),
+        }
+    }
+
+    /// Numbers need no worker to plan them: they are arithmetic.
+    fn plan_numbers(&mut self, now: Now) {
+        if let (Source::Numbers { shards }, None) = (&self.job.source, &self.plan) {
+            let digest = self.job.frozen.clone();
+            self.planned(now, Planned { shards: *shards, files: 0, bytes: 0, digest, url: String::new() });
+        }
+    }
+
+    fn planned(&mut self, now: Now, plan: Planned) {
+        self.shards = Shards::new(plan.shards);
+        let message = match plan.files {
+            0 => format!("{} shards", plan.shards),
+            files => {
+                format!("{} file(s), {} bytes, {} shards (plan {:.18})", files, plan.bytes, plan.shards, plan.digest)
+            }
+        };
+        self.announce(false, "Planned", message);
+        self.plan = Some((plan, now.unix));
+        self.writer.touch_urgently();
+    }
+
+    fn announce(&mut self, warning: bool, reason: &'static str, message: String) {
+        self.announcements.push(Announcement { warning, reason, message });
+    }
+
+    fn flush(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.end_what_ran_out(now, effects);
+        self.let_claims_fall(now);
+        self.conclude(now, effects);
+        self.grant(now);
+        self.store_status(now, effects);
+        self.send_orders(effects);
+        effects.extend(self.announcements.drain(..).map(Effect::Announce));
+    }
+}
+
+fn brief(seen: &Seen) -> String {
+    let Seen { uid, namespace, name, spec, .. } = seen;
+    let (uid, namespace, name) = (uid.clone(), namespace.clone(), name.clone());
+    // A spec came from JSON, so it can be written as JSON; an empty text is refused by the worker.
+    serde_json::to_string(&Brief { uid, namespace, name, spec: spec.clone() }).unwrap_or_default()
+}

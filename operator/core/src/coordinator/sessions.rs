@@ -1,0 +1,209 @@
+//! Sessions of workers: who may speak, heartbeats, and acknowledgements.
+
+use hyperflow_api::{
+    ids::{Epoch, WorkerId},
+    message::{FromOperator, Held, Hello, Orders, PROTOCOL, Report, Revoked, Target, Welcome},
+};
+
+use super::{Coordinator, Effect, SessionId, Worker};
+use crate::{Now, shards::Seat};
+
+/// A broken stream is mended by the worker within this time, or the worker counts as lost. Long enough for a
+/// connection that was reset, short enough that a killed worker's shards run elsewhere in half a second.
+const RECONNECT_MILLIS: u64 = 250;
+
+/// A worker whose pod we have not seen may be quicker than our watch, by this much.
+const STRANGER_MILLIS: u64 = 10_000;
+
+impl Coordinator {
+    pub(super) fn session_opened(&mut self, now: Now, session: SessionId, hello: Hello, effects: &mut Vec<Effect>) {
+        if hello.protocol != PROTOCOL {
+            return effects.push(Effect::Close { session, reason: "worker speaks another version of the protocol" });
+        }
+        if hello.job != self.seen.uid {
+            return effects.push(Effect::Close { session, reason: "worker belongs to another job" });
+        }
+        self.replace_process(now, &hello.worker);
+        let seat = self.seat(&hello.worker);
+        let held = hello.held.iter().map(|held| held.target).collect();
+        let old = self.workers.remove(&seat);
+        if let Some(stale) = old.as_ref().and_then(|worker| worker.session) {
+            self.sessions.remove(&stale);
+            effects.push(Effect::Close { session: stale, reason: "worker opened another session" });
+        }
+        // What it held and does not name any more is lost: it cannot have forgotten a run that goes on.
+        let forgotten: Vec<Target> =
+            old.map(|worker| worker.held.difference(&held).copied().collect()).unwrap_or_default();
+        self.sessions.insert(session, seat);
+        let worker = Worker {
+            id: hello.worker,
+            session: Some(session),
+            welcomed: false,
+            slots: hello.slots.max(1),
+            capacity: 0,
+            leaving: false,
+            held,
+            since: now.millis,
+            received: 0,
+            acked: 0,
+            orders: Orders::default(),
+        };
+        self.workers.insert(seat, worker);
+        for target in forgotten {
+            self.lost(now, seat, target, false);
+        }
+        for held in &hello.held {
+            self.represented(now, seat, held);
+        }
+        self.welcome_known(effects);
+    }
+
+    /// The same pod with another nonce: the old process is dead, and its leases with it (P2).
+    fn replace_process(&mut self, now: Now, id: &WorkerId) {
+        let old = self.seats.iter().find(|(known, _)| known.pod_uid == id.pod_uid && known.nonce != id.nonce);
+        if let Some((_, &seat)) = old {
+            self.lose_worker(now, seat);
+        }
+    }
+
+    fn seat(&mut self, id: &WorkerId) -> Seat {
+        let next = self.seats.values().max().map_or(0, |seat| seat.0 + 1);
+        *self.seats.entry(id.clone()).or_insert(Seat(next))
+    }
+
+    /// Welcomes workers whose pods are ours: known by the pod's UID, whatever it says of itself.
+    pub(super) fn welcome_known(&mut self, effects: &mut Vec<Effect>) {
+        for worker in self.workers.values_mut().filter(|worker| !worker.welcomed) {
+            let (Some(session), true) = (worker.session, self.pool.knows(&worker.id.pod_uid)) else { continue };
+            worker.welcomed = true;
+            worker.orders.plan = self.plan.as_ref().map(|(plan, _)| super::facts::plan_ref(plan));
+            let welcome = FromOperator::Welcome(Welcome {
+                takeover: self.takeover,
+                job: self.brief.clone(),
+                lease_millis: u32::try_from(self.limits.lease_millis).unwrap_or(u32::MAX),
+                orphan_seconds: self.limits.orphan_seconds,
+            });
+            effects.push(Effect::Send { session, message: welcome });
+            self.writer.touch();
+        }
+    }
+
+    pub(super) fn session_closed(&mut self, now: Now, session: SessionId) {
+        let Some(seat) = self.sessions.remove(&session) else { return };
+        if let Some(worker) = self.workers.get_mut(&seat) {
+            worker.session = None;
+            worker.since = now.millis;
+            worker.orders = Orders::default();
+            self.writer.touch();
+        }
+    }
+
+    pub(super) fn reported(&mut self, now: Now, session: SessionId, report: Report, effects: &mut Vec<Effect>) {
+        let Some(&seat) = self.sessions.get(&session) else { return };
+        let Some(worker) = self.workers.get_mut(&seat) else { return };
+        worker.capacity = report.capacity;
+        worker.leaving |= report.leaving;
+        // Facts are taken in order, each once: a gap means messages were lost, which a stream does not do.
+        let expected = worker.received + 1;
+        if !report.facts.is_empty() && report.first_number > expected {
+            return effects.push(Effect::Close { session, reason: "facts are missing: say them again" });
+        }
+        let known = usize::try_from(expected.saturating_sub(report.first_number)).unwrap_or(usize::MAX);
+        let last = report.first_number.saturating_add(report.facts.len() as u64).saturating_sub(1);
+        worker.received = worker.received.max(last);
+        for fact in report.facts.into_iter().skip(known) {
+            self.learn(now, seat, fact);
+        }
+        if report.beat {
+            self.renew(now, seat, &report.held);
+        }
+    }
+
+    /// A heartbeat renews the leases that it names, and no others (P2). One that we do not know is fenced.
+    fn renew(&mut self, now: Now, seat: Seat, held: &[Held]) {
+        let deadline = now.millis + self.limits.lease_millis;
+        for held in held {
+            let live = match held.target {
+                Target::Shard(index) => self.shards.renew(index, held.epoch, deadline, held.position),
+                Target::Plan | Target::Sweep => self.chore.renew(held.target, held.epoch, deadline),
+            };
+            if !live {
+                self.revoke(seat, Revoked { target: held.target, epoch: held.epoch });
+            }
+        }
+    }
+
+    /// A lease ended; the worker has the target no more, unless it has it again under another epoch.
+    pub(super) fn holds_no_more(&mut self, seat: Seat, target: Target, epoch: Epoch) {
+        let again = self.lease_on(target).is_some_and(|lease| lease.seat == seat && lease.epoch != epoch);
+        if let Some(worker) = self.workers.get_mut(&seat).filter(|_| !again) {
+            worker.held.remove(&target);
+        }
+    }
+
+    /// Fences a lease: tells the worker to stop.
+    pub(super) fn revoke(&mut self, seat: Seat, lease: Revoked) {
+        self.holds_no_more(seat, lease.target, lease.epoch);
+        let worker = self.workers.get_mut(&seat).filter(|worker| worker.session.is_some());
+        if let Some(worker) = worker.filter(|worker| !worker.orders.revoked.contains(&lease)) {
+            worker.orders.revoked.push(lease);
+        }
+    }
+
+    /// Ends sessions and workers whose time ran out.
+    pub(super) fn end_silent_workers(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let gone = |worker: &Worker| worker.session.is_none() && now.millis >= worker.since + RECONNECT_MILLIS;
+        let lost: Vec<Seat> = self.workers.iter().filter(|(_, worker)| gone(worker)).map(|(&seat, _)| seat).collect();
+        for seat in lost {
+            self.lose_worker(now, seat);
+        }
+        for worker in self.workers.values() {
+            if let (Some(session), false) = (worker.session, worker.welcomed)
+                && now.millis >= worker.since + STRANGER_MILLIS
+            {
+                effects.push(Effect::Close { session, reason: "no pod of this job has this UID" });
+            }
+        }
+    }
+
+    pub(super) fn next_session_wake(&self) -> Option<u64> {
+        let wake = |worker: &Worker| match (worker.session, worker.welcomed) {
+            (None, _) => Some(worker.since + RECONNECT_MILLIS),
+            (Some(_), false) => Some(worker.since + STRANGER_MILLIS),
+            (Some(_), true) => None,
+        };
+        self.workers.values().filter_map(wake).min()
+    }
+
+    /// A process is gone: what it held goes elsewhere. The shards that it had begun may be why (P16): those it held
+    /// longest, as many as it has slots. Prefetched ones are not charged.
+    pub(super) fn lose_worker(&mut self, now: Now, seat: Seat) {
+        let Some(worker) = self.workers.remove(&seat) else { return };
+        self.seats.remove(&worker.id);
+        if let Some(session) = worker.session {
+            self.sessions.remove(&session);
+        }
+        let sequence = |target: &Target| match target {
+            Target::Shard(index) => self.shards.leased().get(index).map(|leased| leased.lease.epoch.sequence),
+            Target::Plan | Target::Sweep => Some(0),
+        };
+        let mut held: Vec<Target> = worker.held.iter().copied().collect();
+        held.sort_by_key(sequence);
+        // A pod that was told to go took nothing down with it.
+        let begun = if worker.leaving || self.pool.is_leaving(&worker.id.pod_uid) { 0 } else { worker.slots as usize };
+        for (place, target) in held.into_iter().enumerate() {
+            self.lost(now, seat, target, place < begun);
+        }
+        self.writer.touch();
+    }
+
+    pub(super) fn send_orders(&mut self, effects: &mut Vec<Effect>) {
+        for worker in self.workers.values_mut().filter(|worker| worker.welcomed) {
+            let Some(session) = worker.session else { continue };
+            if worker.orders != Orders::default() {
+                let orders = std::mem::take(&mut worker.orders);
+                effects.push(Effect::Send { session, message: FromOperator::Orders(orders) });
+            }
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! When the status is written, and what follows when it is stored.
+//!
+//! One write at a time, at most one a second and 32 KiB a second (etcd keeps every revision for minutes), none when nothing
+//! changed. What a write contains is acknowledged to workers only when it is stored (P12): status may lag what is
+//! published, never lead it.
+
+use hyperflow_api::{ShardJobStatus, ids::ShardIndex};
+
+use super::{Coordinator, Effect, Revision, SessionId};
+use crate::{Now, status};
+
+/// Least milliseconds between two writes.
+const INTERVAL_MILLIS: u64 = 1000;
+
+/// Most bytes a second.
+const BYTES_PER_SECOND: u64 = 32 * 1024;
+
+/// Least number of shards that a write reserves ahead: what is granted before the next write is below it.
+const RESERVE: u32 = 4096;
+
+#[derive(Clone, Debug)]
+struct InFlight {
+    revision: Revision,
+    knowledge: u64,
+    status: Box<ShardJobStatus>,
+    reserved: ShardIndex,
+    acknowledge: Vec<(SessionId, u64)>,
+    ends: bool,
+}
+
+/// The state of writing.
+#[derive(Clone, Debug)]
+pub(super) struct Writer {
+    /// Rises with every change that status shows.
+    knowledge: u64,
+    /// The newest that is stored.
+    stored: Option<u64>,
+    in_flight: Option<InFlight>,
+    last: Option<Box<ShardJobStatus>>,
+    not_before: u64,
+    urgent: bool,
+    revision: u64,
+    reserved: ShardIndex,
+    granted: u32,
+    refusals: u32,
+    end_stored: bool,
+}
+
+impl Writer {
+    /// `reserved` is what the status that was read says.
+    pub(super) fn new(reserved: ShardIndex) -> Self {
+        Self {
+            knowledge: 1,
+            stored: None,
+            in_flight: None,
+            last: None,
+            not_before: 0,
+            urgent: true,
+            revision: 0,
+            reserved,
+            granted: 0,
+            refusals: 0,
+            end_stored: false,
+        }
+    }
+
+    /// Something changed that status shows.
+    pub(super) fn touch(&mut self) {
+        self.knowledge += 1;
+    }
+
+    /// Something changed that must not wait a second.
+    pub(super) fn touch_urgently(&mut self) {
+        self.touch();
+        self.urgent = true;
+    }
+
+    /// The raised term is in the API server: grants may go out.
+    pub(super) fn term_is_stored(&self) -> bool {
+        self.stored.is_some()
+    }
+
+    pub(super) fn end_is_stored(&self) -> bool {
+        self.end_stored
+    }
+
+    /// Shards below this may be granted: a successor knows that they may have been.
+    pub(super) fn reserved(&self) -> ShardIndex {
+        self.reserved
+    }
+
+    pub(super) fn granted(&mut self) {
+        self.granted = self.granted.saturating_add(1);
+    }
+
+    /// Grants wait for a higher reservation: write at once.
+    pub(super) fn reserve_more(&mut self, next: ShardIndex, total: u32) {
+        if next >= self.reserved && self.reserved < total && self.in_flight.is_none() && !self.urgent {
+            self.touch_urgently();
+        }
+    }
+
+    pub(super) fn next_wake(&self) -> Option<u64> {
+        let dirty = self.in_flight.is_none() && self.stored != Some(self.knowledge);
+        dirty.then_some(self.not_before)
+    }
+}
+
+impl Coordinator {
+    /// The status as it stands in the API server, as far as we know.
+    pub(crate) fn last_status(&self) -> &ShardJobStatus {
+        self.writer.last.as_deref().unwrap_or(&self.seen.status)
+    }
+
+    /// Begins a write if one is due.
+    pub(super) fn store_status(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let writer = &self.writer;
+        let clean = writer.stored == Some(writer.knowledge);
+        let patient = !(writer.urgent && writer.refusals == 0) && now.millis < writer.not_before;
+        if writer.in_flight.is_some() || clean || patient {
+            return;
+        }
+        let reserved = self.reservation();
+        let status = Box::new(status::snapshot(self, now, reserved));
+        let received = |(&session, seat)| self.workers.get(seat).map(|worker| (session, worker.received));
+        let acknowledge = self.sessions.iter().filter_map(received).filter(|(_, number)| *number > 0).collect();
+        self.writer.revision += 1;
+        self.writer.urgent = false;
+        let revision = Revision(self.writer.revision);
+        let write = InFlight {
+            revision,
+            knowledge: self.writer.knowledge,
+            reserved,
+            acknowledge,
+            ends: self.conclusion.is_some(),
+            status: status.clone(),
+        };
+        let same = self.writer.last.as_ref() == Some(&status);
+        self.writer.in_flight = Some(write);
+        if same {
+            return self.status_stored(now, revision, effects);
+        }
+        effects.push(Effect::StoreStatus { revision, status });
+    }
+
+    /// How far ahead shards are reserved: four times what was granted since the last write, so that grants do not wait
+    /// for it.
+    fn reservation(&self) -> ShardIndex {
+        let ahead = self.writer.granted.saturating_mul(4).max(RESERVE);
+        let through = self.shards.next().saturating_add(ahead).min(self.shards.total());
+        through.max(self.writer.reserved)
+    }
+
+    pub(super) fn status_stored(&mut self, now: Now, revision: Revision, effects: &mut Vec<Effect>) {
+        let Some(write) = self.writer.in_flight.take_if(|write| write.revision == revision) else { return };
+        let InFlight { knowledge, status, reserved, acknowledge, ends, .. } = write;
+        let size = serde_json::to_vec(&status).map_or(0, |bytes| bytes.len() as u64);
+        let first = self.writer.stored.is_none();
+        if self.writer.last.as_ref() != Some(&status) {
+            self.writer.not_before = now.millis + INTERVAL_MILLIS.max(size * 1000 / BYTES_PER_SECOND);
+        }
+        self.writer.stored = Some(knowledge);
+        self.writer.last = Some(status);
+        self.writer.reserved = reserved;
+        self.writer.granted = 0;
+        self.writer.refusals = 0;
+        for (session, number) in acknowledge {
+            let worker = self.sessions.get(&session).and_then(|seat| self.workers.get_mut(seat));
+            if let Some(worker) = worker.filter(|worker| worker.acked < number) {
+                worker.acked = number;
+                worker.orders.acked_through = Some(number);
+            }
+        }
+        if ends && !self.writer.end_stored {
+            self.writer.end_stored = true;
+            for worker in self.workers.values_mut() {
+                worker.orders.leave = true;
+            }
+        }
+        if first || ends {
+            effects.push(Effect::LookAtPool);
+        }
+    }
+
+    pub(super) fn status_refused(&mut self, now: Now, revision: Revision) {
+        if self.writer.in_flight.take_if(|write| write.revision == revision).is_some() {
+            self.writer.refusals += 1;
+            let wait = 100_u64 << self.writer.refusals.min(5);
+            self.writer.not_before = now.millis + wait;
+            self.writer.urgent = false;
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Every decision of Hyperflow. No I/O, no clock, no chance, no threads: what happened comes in as an event with the
+//! time, what to do goes out as effects, and the same events give the same effects for ever.
+//!
+//! | question | file |
+//! | --- | --- |
+//! | is this spec sound | [`job`] |
+//! | what is in shard 17, and what is its result called | [`plan`] |
+//! | where does anything lie in the output store | [`layout`] |
+//! | which state is a shard in, who holds it | [`shards`] |
+//! | who gets which shard next | [`coordinator`], `leasing.rs` |
+//! | when is there another attempt | [`retry`] |
+//! | when does progress count, where does recovery start | [`checkpoint`] |
+//! | how many worker pods | [`coordinator`], `pool.rs` |
+//! | what does the status say | [`status`] |
+//! | what does the next operator process read | [`recovery`] |
+//! | what does a worker do | [`worker`] |
+//! | what must always hold | [`invariants`] |
+//!
+//! Rules are cited by their number in the protocol: P1 to P31, listed in `ARCHITECTURE.md`.
+
+pub mod checkpoint;
+pub mod coordinator;
+pub mod invariants;
+pub mod job;
+pub mod layout;
+pub mod pacing;
+pub mod plan;
+pub mod ranges;
+pub mod recovery;
+pub mod retry;
+pub mod shards;
+pub mod status;
+pub mod worker;
+
+/// The time, as an argument: the core has no clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Now {
+    /// Milliseconds of a clock that never goes back; its zero means nothing.
+    pub millis: u64,
+    /// Seconds since 1970, for people and for what outlives the process.
+    pub unix: i64,
+}

@@ -1,0 +1,99 @@
+//! When there is another attempt.
+
+use hyperflow_api::{ids::ShardIndex, shardjob::FailurePolicy};
+
+/// What a failure does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Attempts that end in the shard's own failure.
+    pub max_attempts: u32,
+    /// Seconds before the second attempt.
+    pub initial_seconds: u32,
+    /// Most seconds between two attempts.
+    pub max_seconds: u32,
+}
+
+/// Lost workers and nodes do not use up attempts, but a shard that outlives this many is given up: something about it
+/// kills workers.
+pub const MAX_LOSSES: u32 = 20;
+
+/// What follows a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Another attempt, after so many milliseconds.
+    RetryAfter(u64),
+    /// No more.
+    GiveUp,
+}
+
+impl RetryPolicy {
+    /// From the spec.
+    #[must_use]
+    pub fn new(policy: &FailurePolicy) -> Self {
+        let seconds = |value: i32| u32::try_from(value).unwrap_or(0);
+        Self {
+            max_attempts: seconds(policy.max_attempts).max(1),
+            initial_seconds: seconds(policy.backoff.initial_seconds),
+            max_seconds: seconds(policy.backoff.max_seconds),
+        }
+    }
+
+    /// After the shard's own failure number `failures` (from 1): doubles from the initial wait to the longest, with a
+    /// jitter of up to a fifth that depends on shard and attempt alone, so that shards which failed together do not
+    /// come back together.
+    #[must_use]
+    pub fn after_failure(&self, index: ShardIndex, failures: u32) -> Verdict {
+        if failures >= self.max_attempts {
+            return Verdict::GiveUp;
+        }
+        let doubled = u64::from(self.initial_seconds) << failures.saturating_sub(1).min(20);
+        let wait = doubled.min(u64::from(self.max_seconds)) * 1000;
+        Verdict::RetryAfter(wait + wait / 5 * u64::from(scatter(index, failures)) / 256)
+    }
+
+    /// After the worker was lost for the `losses`th time (from 1): the first retry waits for nothing, for most workers
+    /// die of something that is not the shard.
+    #[must_use]
+    pub fn after_loss(&self, losses: u32) -> Verdict {
+        match losses {
+            0 | 1 => Verdict::RetryAfter(0),
+            MAX_LOSSES.. => Verdict::GiveUp,
+            more => Verdict::RetryAfter((250 << (more - 2).min(7)).min(30_000)),
+        }
+    }
+}
+
+/// A number from 0 to 255 that looks like chance and is always the same (SplitMix64's finaliser).
+fn scatter(index: ShardIndex, failures: u32) -> u8 {
+    let mut x = (u64::from(index) << 32 | u64::from(failures)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (x >> 56).to_le_bytes()[0]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: RetryPolicy = RetryPolicy { max_attempts: 4, initial_seconds: 5, max_seconds: 12 };
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_end_with_the_attempts() {
+        let wait = |failures| match POLICY.after_failure(7, failures) {
+            Verdict::RetryAfter(wait) => wait,
+            Verdict::GiveUp => u64::MAX,
+        };
+        assert!((5000..=6000).contains(&wait(1)));
+        assert!((10_000..=12_000).contains(&wait(2)));
+        assert!((12_000..=14_400).contains(&wait(3)));
+        assert_eq!(POLICY.after_failure(7, 4), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn a_lost_worker_costs_no_wait_at_first_and_is_bounded() {
+        assert_eq!(POLICY.after_loss(1), Verdict::RetryAfter(0));
+        assert_eq!(POLICY.after_loss(2), Verdict::RetryAfter(250));
+        assert_eq!(POLICY.after_loss(MAX_LOSSES - 1), Verdict::RetryAfter(30_000));
+        assert_eq!(POLICY.after_loss(MAX_LOSSES), Verdict::GiveUp);
+    }
+}

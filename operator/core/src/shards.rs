@@ -1,0 +1,394 @@
+//! The state of every shard, and the one place that changes it.
+//!
+//! ```text
+//!              grant                    published (any epoch, P7)
+//!  pending ───────────▶ leased ─────────────────────────────────────▶ done
+//!     ▲                  │  ▲                                           ▲
+//!     │ (below `next`:   │  │ grant, reissue                published   │
+//!     │  limbo)  failed, │  │                                           │
+//!     │            lost, ▼  │                                           │
+//!     │         released waiting ──────────────────────────────────────▶┤
+//!     │                  │ attempts spent                               │
+//!     │                  ▼                                              │
+//!     └               failed ───────────────────────────────────────────┘
+//! ```
+//!
+//! Shards are leased in index order, so pending ones need no record: they are those from `next` on. Below it only what is
+//! leased or waiting has a record (a hole, P14). After a take-over, shards that an earlier operator may have granted
+//! without status knowing are in limbo: below `next`, without a record.
+
+use std::collections::BTreeMap;
+
+use hyperflow_api::{
+    ids::{Epoch, ShardIndex},
+    message::Checkpoint,
+};
+
+use crate::ranges::RangeSet;
+
+/// A worker process in this coordinator's books.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seat(pub u32);
+
+/// What is remembered of a shard over its attempts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Attempts that ended in its own failure.
+    pub failures: u32,
+    /// Attempts that ended with their worker.
+    pub losses: u32,
+    /// Where to go on from.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+impl History {
+    /// Number of the next attempt, or of the one under way.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        1 + self.failures + self.losses
+    }
+}
+
+/// The right of a worker to work on something until a deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// The right to speak for it.
+    pub epoch: Epoch,
+    /// Whose it is.
+    pub seat: Seat,
+    /// Lost at this time if not renewed, in milliseconds.
+    pub deadline: u64,
+    /// The epoch it was held under before a take-over (P18).
+    pub replaces: Option<Epoch>,
+    /// How far the attempt said it is, in bytes of the shard's input.
+    pub position: u64,
+}
+
+/// A shard that a worker has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leased {
+    /// By which right.
+    pub lease: Lease,
+    /// What came before.
+    pub history: History,
+}
+
+/// A shard that had an attempt and has none now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Not before this time, in milliseconds.
+    pub until: u64,
+    /// An earlier operator leased it, and the worker that had it may still claim it (P18).
+    pub unclaimed: bool,
+    /// What came before.
+    pub history: History,
+}
+
+/// All shards of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shards {
+    total: u32,
+    next: ShardIndex,
+    done: RangeSet,
+    failed: RangeSet,
+    limbo: RangeSet,
+    leased: BTreeMap<ShardIndex, Leased>,
+    waiting: BTreeMap<ShardIndex, Waiting>,
+}
+
+impl Shards {
+    /// A new plan: all pending.
+    #[must_use]
+    pub fn new(total: u32) -> Self {
+        Self { total, ..Self::default() }
+    }
+
+    /// After a take-over: what status says, and the rest below `reserved` in limbo.
+    #[must_use]
+    pub fn resume(
+        total: u32,
+        reserved: ShardIndex,
+        done: RangeSet,
+        failed: RangeSet,
+        waiting: BTreeMap<ShardIndex, Waiting>,
+    ) -> Self {
+        let highest = [done.ranges().last(), failed.ranges().last()].into_iter().flatten().map(|range| range.end).max();
+        let highest = highest.max(waiting.keys().next_back().map(|index| index + 1)).unwrap_or(0);
+        let next = reserved.max(highest).min(total);
+        let mut limbo = RangeSet::of(0..next);
+        for index in done.iter().chain(failed.iter()).chain(waiting.keys().copied()) {
+            limbo.remove(index);
+        }
+        Self { total, next, done, failed, limbo, leased: BTreeMap::new(), waiting }
+    }
+
+    /// Number of shards in the plan.
+    #[must_use]
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// No shard from here on was ever granted.
+    #[must_use]
+    pub fn next(&self) -> ShardIndex {
+        self.next
+    }
+
+    /// Published.
+    #[must_use]
+    pub fn done(&self) -> &RangeSet {
+        &self.done
+    }
+
+    /// Given up.
+    #[must_use]
+    pub fn failed(&self) -> &RangeSet {
+        &self.failed
+    }
+
+    /// Leased, by index.
+    #[must_use]
+    pub fn leased(&self) -> &BTreeMap<ShardIndex, Leased> {
+        &self.leased
+    }
+
+    /// Waiting, by index.
+    #[must_use]
+    pub fn waiting(&self) -> &BTreeMap<ShardIndex, Waiting> {
+        &self.waiting
+    }
+
+    /// In limbo since a take-over.
+    #[must_use]
+    pub fn limbo(&self) -> &RangeSet {
+        &self.limbo
+    }
+
+    /// Neither leased nor waiting nor settled.
+    #[must_use]
+    pub fn pending(&self) -> u32 {
+        self.total - self.next + self.limbo.len()
+    }
+
+    /// Records that status must hold (P14).
+    #[must_use]
+    pub fn holes(&self) -> usize {
+        self.leased.len() + self.waiting.len()
+    }
+
+    /// Every shard is done or failed.
+    #[must_use]
+    pub fn are_settled(&self) -> bool {
+        self.done.len() + self.failed.len() == self.total
+    }
+
+    /// The shard was settled, so that no attempt of it counts.
+    #[must_use]
+    pub fn is_settled(&self, index: ShardIndex) -> bool {
+        self.done.contains(index) || self.failed.contains(index)
+    }
+
+    /// Leases a shard that is not leased and not settled; whatever waited or was pending below becomes limbo-free.
+    /// Returns what came before, or nothing if it may not be leased.
+    pub fn grant(&mut self, index: ShardIndex, lease: Lease) -> Option<History> {
+        if index >= self.total || self.is_settled(index) || self.leased.contains_key(&index) {
+            return None;
+        }
+        let history = match self.waiting.remove(&index) {
+            Some(waiting) => waiting.history,
+            None => {
+                self.reach(index);
+                self.limbo.remove(index);
+                History::default()
+            }
+        };
+        self.leased.insert(index, Leased { lease, history });
+        Some(history)
+    }
+
+    /// Everything up to `index` now counts as granted once; what is skipped is in limbo.
+    fn reach(&mut self, index: ShardIndex) {
+        while self.next <= index {
+            self.limbo.insert(self.next);
+            self.next += 1;
+        }
+    }
+
+    /// A heartbeat named the lease (P2), or the one it replaces: the worker may not have heard of the new epoch yet.
+    pub fn renew(&mut self, index: ShardIndex, epoch: Epoch, deadline: u64, position: u64) -> bool {
+        match self.leased.get_mut(&index) {
+            Some(leased) if leased.lease.epoch == epoch || leased.lease.replaces == Some(epoch) => {
+                leased.lease.deadline = deadline;
+                leased.lease.position = leased.lease.position.max(position);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A durable checkpoint under a live epoch; numbers rise, so an old one that is repeated changes nothing (P20).
+    pub fn checkpoint(&mut self, index: ShardIndex, epoch: Epoch, checkpoint: Checkpoint) -> bool {
+        let Some(leased) = self.leased.get_mut(&index).filter(|leased| leased.lease.epoch == epoch) else {
+            return false;
+        };
+        let newer = leased.history.checkpoint.is_none_or(|known| known.number < checkpoint.number);
+        if newer {
+            leased.history.checkpoint = Some(checkpoint);
+            leased.lease.position = leased.lease.position.max(checkpoint.position);
+        }
+        newer
+    }
+
+    /// The result is visible: believed from any epoch (P7). Returns the lease that has thereby ended, and whether this
+    /// is news.
+    pub fn published(&mut self, index: ShardIndex) -> (bool, Option<Lease>) {
+        if index >= self.total || !self.done.insert(index) {
+            return (false, None);
+        }
+        if !self.failed.remove(index) && !self.waiting.contains_key(&index) && !self.leased.contains_key(&index) {
+            self.reach(index);
+            self.limbo.remove(index);
+        }
+        self.waiting.remove(&index);
+        (true, self.leased.remove(&index).map(|leased| leased.lease))
+    }
+
+    /// Ends the live lease with this epoch; the shard waits until `until`, with this history.
+    pub fn wait(&mut self, index: ShardIndex, epoch: Epoch, until: u64, history: History) -> bool {
+        let live = self.leased.get(&index).is_some_and(|leased| leased.lease.epoch == epoch);
+        if live {
+            self.leased.remove(&index);
+            self.waiting.insert(index, Waiting { until, unclaimed: false, history });
+        }
+        live
+    }
+
+    /// Ends the live lease with this epoch; the shard is given up.
+    pub fn give_up(&mut self, index: ShardIndex, epoch: Epoch) -> bool {
+        let live = self.leased.get(&index).is_some_and(|leased| leased.lease.epoch == epoch);
+        if live {
+            self.leased.remove(&index);
+            self.failed.insert(index);
+        }
+        live
+    }
+
+    /// Takes every lease away: the job has ended.
+    pub fn end_all(&mut self) -> Vec<(ShardIndex, Leased)> {
+        let ended = std::mem::take(&mut self.leased);
+        for (&index, leased) in &ended {
+            self.waiting.insert(index, Waiting { until: u64::MAX, unclaimed: false, history: leased.history });
+        }
+        ended.into_iter().collect()
+    }
+
+    /// The shard to lease next: retries that are due, lowest index first, then limbo, then the next one (P14).
+    #[must_use]
+    pub fn candidate(&self, now: u64, claims_stand: bool, limit: ShardIndex, window: usize) -> Option<ShardIndex> {
+        let due = |waiting: &Waiting| waiting.until <= now;
+        if let Some((&index, _)) = self.waiting.iter().find(|(_, waiting)| due(waiting)) {
+            return Some(index);
+        }
+        if self.holes() >= window {
+            return None;
+        }
+        if !claims_stand && let Some(index) = self.limbo.first() {
+            return Some(index);
+        }
+        (self.next < self.total.min(limit)).then_some(self.next)
+    }
+
+    /// When the first waiting shard is due.
+    #[must_use]
+    pub fn next_due(&self) -> Option<u64> {
+        self.waiting.values().map(|waiting| waiting.until).min()
+    }
+
+    /// After a take-over every worker has said what it holds: what nobody claimed is free (P18).
+    pub fn release_claims(&mut self, now: u64) {
+        for waiting in self.waiting.values_mut().filter(|waiting| waiting.unclaimed) {
+            *waiting = Waiting { until: waiting.until.min(now), unclaimed: false, ..*waiting };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(sequence: u64) -> Lease {
+        let epoch = Epoch { sequence, ..Epoch::default() };
+        Lease { epoch, seat: Seat(0), deadline: 10, replaces: None, position: 0 }
+    }
+
+    fn epoch(sequence: u64) -> Epoch {
+        lease(sequence).epoch
+    }
+
+    fn next(shards: &Shards) -> Option<ShardIndex> {
+        shards.candidate(100, false, u32::MAX, 4)
+    }
+
+    #[test]
+    fn retries_go_before_new_shards_and_the_window_counts_holes() {
+        let mut shards = Shards::new(10);
+        for index in 0..4 {
+            assert_eq!(next(&shards), Some(index));
+            shards.grant(index, lease(u64::from(index)));
+        }
+        assert_eq!(next(&shards), None, "four holes are the window");
+        assert!(shards.published(3).0);
+        assert_eq!(next(&shards), Some(4), "distance does not count");
+        assert!(shards.wait(1, epoch(1), 50, History { failures: 1, ..History::default() }));
+        assert_eq!(next(&shards), Some(1));
+        assert_eq!(shards.candidate(49, false, u32::MAX, 4), Some(4));
+    }
+
+    #[test]
+    fn a_published_shard_is_believed_from_anyone_and_once() {
+        let mut shards = Shards::new(3);
+        shards.grant(0, lease(1));
+        assert_eq!(shards.published(0), (true, Some(lease(1))));
+        assert_eq!(shards.published(0), (false, None));
+        assert_eq!(shards.published(2), (true, None));
+        assert_eq!((shards.next(), shards.limbo().to_string().as_str()), (3, "1"));
+        assert_eq!(shards.published(3), (false, None));
+        assert_eq!(next(&shards), Some(1));
+    }
+
+    #[test]
+    fn a_stale_epoch_says_nothing() {
+        let mut shards = Shards::new(1);
+        shards.grant(0, lease(2));
+        let checkpoint = Checkpoint { number: 1, position: 5, digest: 0 };
+        assert!(!shards.checkpoint(0, epoch(1), checkpoint) && !shards.give_up(0, epoch(1)));
+        assert!(!shards.wait(0, epoch(1), 0, History::default()) && !shards.renew(0, epoch(1), 99, 0));
+        assert!(shards.checkpoint(0, epoch(2), checkpoint));
+        assert!(!shards.checkpoint(0, epoch(2), checkpoint), "the same again is no news");
+    }
+
+    #[test]
+    fn after_a_take_over_the_unknown_is_in_limbo_until_claims_fall() {
+        let waiting = Waiting { until: 90, unclaimed: true, history: History::default() };
+        let done = "0,2".parse().unwrap();
+        let mut shards = Shards::resume(10, 5, done, RangeSet::default(), BTreeMap::from([(3, waiting)]));
+        assert_eq!(shards.limbo().to_string(), "1,4");
+        assert_eq!(shards.pending(), 7);
+        assert_eq!(shards.candidate(50, true, u32::MAX, 9), Some(5), "what was never granted is free at once");
+        assert_eq!(shards.candidate(50, false, u32::MAX, 9), Some(1));
+        shards.release_claims(50);
+        assert_eq!(shards.candidate(50, false, u32::MAX, 9), Some(3));
+    }
+
+    #[test]
+    fn counts_always_add_up() {
+        let mut shards = Shards::new(6);
+        shards.grant(0, lease(0));
+        shards.grant(4, lease(4));
+        shards.grant(1, lease(1));
+        shards.published(4);
+        shards.give_up(1, epoch(1));
+        let all = shards.done().len() + shards.failed().len() + shards.pending();
+        assert_eq!(all as usize + shards.holes(), 6);
+    }
+}

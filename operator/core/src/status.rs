@@ -1,0 +1,290 @@
+//! Knowledge to status and back.
+
+use std::collections::BTreeMap;
+
+use hyperflow_api::{
+    JOB_UID_LABEL, ShardJobStatus,
+    ids::ShardIndex,
+    message::Planned,
+    status::{Display, FailureSample, PlanStatus, Recovery, ShardCounts, WorkerCounts},
+};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+
+use crate::{
+    Now,
+    coordinator::{Coordinator, Seen, Verdict},
+    job::Refusal,
+    ranges::{RangeError, RangeSet},
+    recovery::{self, Attempt, RecoveryError},
+    shards::{Seat, Shards, Waiting},
+};
+
+/// What an earlier operator process left in the status.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Left {
+    pub(crate) term: u64,
+    pub(crate) frozen: String,
+    pub(crate) plan: Option<(Planned, i64)>,
+    pub(crate) shards: Shards,
+    pub(crate) reserved_through: ShardIndex,
+    pub(crate) failures: Vec<FailureSample>,
+}
+
+/// A status that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LeftError {
+    #[error("is of version {0}, and this operator reads version {own}: upgrade the operator", own = recovery::FORMAT_VERSION)]
+    Version(i32),
+    #[error("cannot be read: {0}; restore the status, or create the job again")]
+    Notes(#[from] RecoveryError),
+    #[error("`status.shards` cannot be read: {0}; restore the status, or create the job again")]
+    Ranges(#[from] RangeError),
+}
+
+impl Left {
+    /// Reads it: leased shards wait one lease for the worker that had them to claim them (P18).
+    pub(crate) fn read(now: Now, status: &ShardJobStatus, lease_millis: u64) -> Result<Self, LeftError> {
+        let Some(notes) = &status.recovery else { return Ok(Self::default()) };
+        if notes.format_version != recovery::FORMAT_VERSION {
+            return Err(LeftError::Version(notes.format_version));
+        }
+        let term = u64::try_from(notes.term).unwrap_or(0);
+        let Some(plan) = &status.plan else { return Ok(Self { term, ..Self::default() }) };
+        let claimed_by = now.millis + lease_millis;
+        let mut waiting: BTreeMap<ShardIndex, Waiting> = recovery::decode_attempts(&notes.attempts)?
+            .into_iter()
+            .map(|(index, history)| (index, Waiting { until: claimed_by, unclaimed: true, history }))
+            .collect();
+        for (index, (unix, history)) in recovery::decode_waiting(&notes.waiting)? {
+            let seconds = u64::try_from(unix - now.unix).unwrap_or(0);
+            waiting.insert(index, Waiting { until: now.millis + seconds * 1000, unclaimed: false, history });
+        }
+        let counts = status.shards.clone().unwrap_or_default();
+        let reserved_through = count(notes.reserved_through);
+        let (done, failed) = (counts.completed_indexes.parse()?, counts.failed_indexes.parse::<RangeSet>()?);
+        Ok(Self {
+            term,
+            frozen: notes.frozen.clone(),
+            plan: Some((planned(plan), plan.time.as_ref().map_or(now.unix, |time| time.0.as_second()))),
+            shards: Shards::resume(count(plan.shards), reserved_through, done, failed, waiting),
+            reserved_through,
+            failures: status.failures.clone(),
+        })
+    }
+}
+
+fn planned(plan: &PlanStatus) -> Planned {
+    Planned {
+        shards: count(plan.shards),
+        files: u64::try_from(plan.files).unwrap_or(0),
+        bytes: u64::try_from(plan.bytes).unwrap_or(0),
+        digest: plan.digest.clone(),
+        url: plan.url.clone().unwrap_or_default(),
+    }
+}
+
+fn count(number: i32) -> u32 {
+    u32::try_from(number).unwrap_or(0)
+}
+
+fn number(count: impl TryInto<i32>) -> i32 {
+    count.try_into().unwrap_or(i32::MAX)
+}
+
+fn time(unix: i64) -> Option<Time> {
+    Timestamp::from_second(unix).ok().map(Time)
+}
+
+/// Counts that add up to `total`.
+pub(crate) fn counts(shards: &Shards) -> ShardCounts {
+    ShardCounts {
+        total: number(shards.total()),
+        succeeded: number(shards.done().len()),
+        failed: number(shards.failed().len()),
+        active: number(shards.leased().len()),
+        waiting: number(shards.waiting().len()),
+        pending: number(shards.pending()),
+        completed_indexes: shards.done().to_string(),
+        failed_indexes: shards.failed().to_string(),
+    }
+}
+
+/// All that status says, as it is known now.
+pub(crate) fn snapshot(known: &Coordinator, now: Now, reserved: ShardIndex) -> ShardJobStatus {
+    let old = known.last_status();
+    let ended = known.conclusion.as_ref().map(|(_, unix)| *unix);
+    let counts = counts(&known.shards);
+    ShardJobStatus {
+        observed_generation: Some(known.seen.generation),
+        conditions: conditions(known, now),
+        display: Some(display(known, &counts)),
+        start_time: old.start_time.clone().or_else(|| time(now.unix)),
+        completion_time: ended.and_then(time),
+        run: Some(1),
+        plan: known.plan.as_ref().map(|(plan, unix)| PlanStatus {
+            shards: number(plan.shards),
+            files: i64::try_from(plan.files).unwrap_or(i64::MAX),
+            bytes: i64::try_from(plan.bytes).unwrap_or(i64::MAX),
+            digest: plan.digest.clone(),
+            url: Some(plan.url.clone()).filter(|url| !url.is_empty()),
+            time: time(*unix),
+        }),
+        shards: known.plan.as_ref().map(|_| counts),
+        workers: Some(WorkerCounts {
+            desired: number(known.desired()),
+            current: number(known.pool.current()),
+            ready: number(known.workers.values().filter(|worker| worker.welcomed && worker.session.is_some()).count()),
+            selector: format!("{JOB_UID_LABEL}={}", known.seen.uid),
+        }),
+        failures: known.failures.clone(),
+        recovery: Some(notes(known, now, reserved)),
+    }
+}
+
+fn notes(known: &Coordinator, now: Now, reserved: ShardIndex) -> Recovery {
+    let ended = known.conclusion.is_some();
+    let attempt = |(&index, leased): (&ShardIndex, &crate::shards::Leased)| Attempt {
+        index,
+        seat: leased.lease.seat,
+        epoch: leased.lease.epoch,
+        history: leased.history,
+    };
+    let describe = |seat: Seat| {
+        let worker = known.workers.get(&seat)?;
+        Some((worker.id.short_pod(), known.pool.node(&worker.id.pod_uid).unwrap_or_default()))
+    };
+    let (workers, attempts) = recovery::encode_attempts(known.shards.leased().iter().map(attempt), describe);
+    let unix = |until: u64| {
+        let seconds = until.saturating_sub(now.millis).div_ceil(1000);
+        now.unix.saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX))
+    };
+    let waiting = known.shards.waiting().iter().map(|(&index, waiting)| (index, unix(waiting.until), waiting.history));
+    Recovery {
+        format_version: recovery::FORMAT_VERSION,
+        term: i64::try_from(known.takeover.term).unwrap_or(i64::MAX),
+        takeover: format!("{:016x}", known.takeover.random),
+        frozen: known.job.frozen.clone(),
+        reserved_through: number(reserved),
+        workers,
+        attempts,
+        waiting: if ended { String::new() } else { recovery::encode_waiting(waiting) },
+    }
+}
+
+fn display(known: &Coordinator, counts: &ShardCounts) -> Display {
+    let status = match (&known.conclusion, &known.plan) {
+        (Some((Verdict::Complete, _)), _) => "Complete",
+        (Some((Verdict::Failed { .. }, _)), _) => "Failed",
+        (None, None) => "Planning",
+        (None, Some(_)) => "Running",
+    };
+    let progress = known.plan.as_ref().map(|_| format!("{}/{}", counts.succeeded, counts.total));
+    Display { status: status.into(), progress: progress.unwrap_or_default() }
+}
+
+/// What a condition says: type, status, reason, message.
+type Says<'a> = (&'a str, bool, &'a str, String);
+
+fn conditions(known: &Coordinator, now: Now) -> Vec<Condition> {
+    let planned: Says<'_> = match &known.plan {
+        Some((plan, _)) if plan.files == 0 => ("Planned", true, "PlanStored", format!("{} shards", plan.shards)),
+        Some((plan, _)) => {
+            let message = format!("{} file(s), {} bytes, {} shards", plan.files, plan.bytes, plan.shards);
+            ("Planned", true, "PlanStored", message)
+        }
+        None if known.workers.is_empty() => {
+            ("Planned", false, "WaitingForWorker", "no worker yet to list the input".into())
+        }
+        None => ("Planned", false, "Planning", "a worker lists the input".into()),
+    };
+    let (trouble, message) = trouble(known);
+    let available: Says<'_> = match trouble {
+        Some(reason) => ("WorkersAvailable", false, reason, message),
+        None => ("WorkersAvailable", true, "AsNeeded", "workers are there or not needed".into()),
+    };
+    let mut says = vec![planned, available];
+    says.extend(match &known.conclusion {
+        None => unfinished("Running", "shards are being processed"),
+        Some((Verdict::Complete, _)) => [
+            ("Reconciling", false, "Finished", "nothing is left to do".into()),
+            ("Stalled", false, "Finished", String::new()),
+            ("Complete", true, "AllShardsSucceeded", format!("{} shards succeeded", known.shards.total())),
+            ("Failed", false, "AllShardsSucceeded", String::new()),
+        ],
+        Some((Verdict::Failed { reason, message }, _)) => failed(reason, message),
+    });
+    set(&known.last_status().conditions, says, known.seen.generation, now)
+}
+
+fn unfinished<'a>(reason: &'a str, message: &str) -> [Says<'a>; 4] {
+    [
+        ("Reconciling", true, reason, message.into()),
+        ("Stalled", false, reason, String::new()),
+        ("Complete", false, reason, String::new()),
+        ("Failed", false, reason, String::new()),
+    ]
+}
+
+fn failed<'a>(reason: &'a str, message: &str) -> [Says<'a>; 4] {
+    [
+        ("Reconciling", false, reason, String::new()),
+        ("Stalled", true, reason, message.into()),
+        ("Complete", false, reason, String::new()),
+        ("Failed", true, reason, message.into()),
+    ]
+}
+
+/// Why there are not the workers there should be, in a word of the API and in the cluster's own words.
+fn trouble(known: &Coordinator) -> (Option<&str>, String) {
+    if let Some((reason, message, _)) = &known.pool.refused {
+        let (have, want) = (known.pool.current(), known.desired().max(known.pool.current()));
+        return (Some(reason), format!("{have} of {want} workers run: {message}. Trying again every minute."));
+    }
+    match known.pool.trouble() {
+        Some((reason, message)) => (Some(reason), message.clone()),
+        None => (None, String::new()),
+    }
+}
+
+/// Conditions with the time of their last transition, which changes only when their status does.
+fn set(old: &[Condition], says: Vec<Says<'_>>, generation: i64, now: Now) -> Vec<Condition> {
+    let condition = |(kind, status, reason, message): Says<'_>| {
+        let status = if status { "True" } else { "False" };
+        let same = old.iter().find(|condition| condition.type_ == kind && condition.status == status);
+        let since = same.map(|condition| condition.last_transition_time.clone());
+        Condition {
+            type_: kind.into(),
+            status: status.into(),
+            reason: reason.into(),
+            message,
+            observed_generation: Some(generation),
+            last_transition_time: since.or_else(|| time(now.unix)).unwrap_or(Time(Timestamp::UNIX_EPOCH)),
+        }
+    };
+    says.into_iter().map(condition).collect()
+}
+
+/// The status of a job whose spec is not sound: nothing is made, and it is looked at again when the spec changes.
+#[must_use]
+pub fn refused(now: Now, seen: &Seen, refusal: &Refusal) -> ShardJobStatus {
+    let says = failed("InvalidSpec", &refusal.to_string());
+    ShardJobStatus {
+        observed_generation: Some(seen.generation),
+        conditions: set(&seen.status.conditions, says.into(), seen.generation, now),
+        display: Some(Display { status: "Failed".into(), progress: String::new() }),
+        ..seen.status.clone()
+    }
+}
+
+/// Whether nothing is left to do for this object: it ended, and its spec is the one that ended.
+///
+/// A job that failed before it had a plan is looked at again when its spec changes.
+#[must_use]
+pub fn is_terminal(status: &ShardJobStatus, generation: i64) -> bool {
+    let is =
+        |kind: &str| status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True");
+    is("Complete") || (is("Failed") && (status.plan.is_some() || status.observed_generation == Some(generation)))
+}

@@ -1,0 +1,317 @@
+//! The worker's end: what one worker process does, decided.
+//!
+//! The shell feeds events in through [`Worker::handle`] and carries the effects out: it opens streams, runs attempts,
+//! and tells what became of them. It never chooses.
+//!
+//! ```text
+//!                 Welcome                  Grant                     Ended
+//! Connected ──▶ (greeting) ──▶ in session ───────▶ queued ─▶ running ──────▶ fact kept until acknowledged (P12)
+//!                                  │ Disconnected: runs go on (P17), facts wait for the next session
+//!                                  ▼ orphaned too long, told to leave, or SIGTERM
+//!                               leaving ──▶ Exit
+//! ```
+
+mod outbox;
+mod runs;
+mod session;
+
+use hyperflow_api::{
+    ids::{JobUid, ShardIndex, WorkerId},
+    message::{
+        Checkpoint, Fact, Failure, FromOperator, FromWorker, Grant, Hello, News, Orders, PROTOCOL, PlanRef, Planned,
+        Published, Report, Revoked, Welcome,
+    },
+};
+
+use crate::Now;
+use outbox::Outbox;
+use runs::{Accepted, Runs};
+use session::Session;
+
+/// An attempt in this process, whatever its epoch is by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RunId(pub u64);
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A stream to an operator is open. The answer to it is a `Hello`.
+    Connected,
+    /// The stream is gone, or could not be opened.
+    Disconnected,
+    /// The operator said something.
+    Heard(FromOperator),
+    /// An attempt read its shard's input up to here.
+    Progressed {
+        /// Which.
+        run: RunId,
+        /// Bytes of the shard's input.
+        position: u64,
+    },
+    /// An attempt has a new durable checkpoint (P20).
+    Checkpointed {
+        /// Which.
+        run: RunId,
+        /// It.
+        checkpoint: Checkpoint,
+    },
+    /// An attempt is over. Every `Start` is answered by exactly one of these.
+    Ended {
+        /// Which.
+        run: RunId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// The process was asked to stop (SIGTERM): checkpoint, hand back, leave.
+    Terminate,
+    /// Nothing more happened just now: send what has gathered. Also the clock's tick.
+    Flush,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The shard's result is visible and durable, by this attempt or an earlier one (P5, P6).
+    Published(Published),
+    /// The plan is stored.
+    Planned(Planned),
+    /// Nothing temporary is left.
+    Swept,
+    /// It could not be done.
+    Failed(Failure),
+    /// Stopped because it was told to; the last checkpoint stands.
+    Stopped,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Say this on the open stream.
+    Send(FromWorker),
+    /// Close the stream and look for another operator.
+    Disconnect(&'static str),
+    /// The operator's welcome, to configure attempts with. Comes before the first `Start`.
+    Configure(Box<Welcome>),
+    /// Use this plan from now on. Comes before the first `Start` of a shard.
+    UsePlan(PlanRef),
+    /// Begin an attempt.
+    Start(Assignment),
+    /// End an attempt.
+    Stop {
+        /// Which.
+        run: RunId,
+        /// How.
+        how: Stop,
+    },
+    /// The shard is committed and status knows: its segments and checkpoints can go.
+    Clean(ShardIndex),
+    /// Nothing is left to do: end the process.
+    Exit(&'static str),
+}
+
+/// An attempt to make.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Assignment {
+    /// Names it from now on.
+    pub run: RunId,
+    /// The lease. Files are named by its epoch, also when the lease is re-issued under another.
+    pub grant: Grant,
+}
+
+/// How to end an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Make a checkpoint first: the worker leaves.
+    AfterCheckpoint,
+    /// At once: the lease is fenced.
+    Now,
+}
+
+/// A leaving worker waits so long for its last facts to be acknowledged.
+const FAREWELL_MILLIS: u64 = 1500;
+
+/// Leases are prefetched for so long ahead, and at most so many: what is prefetched is lost to others for a moment.
+const PREFETCH_MILLIS: u32 = 50;
+const PREFETCH_MOST: u32 = 384;
+
+/// With so many facts that no operator has acknowledged, no more work is taken: they must be kept in memory.
+const UNACKNOWLEDGED_MOST: usize = 200_000;
+
+/// Why no more work is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    /// SIGTERM, or no operator for too long: the process ends.
+    Ends { since: u64, reason: &'static str },
+    /// The job is over: the process waits for its pod to be deleted, for a container that exits is started again.
+    Rests,
+}
+
+/// One worker process.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    job: JobUid,
+    id: WorkerId,
+    slots: u32,
+    session: Session,
+    runs: Runs,
+    outbox: Outbox,
+    leaving: Option<Leaving>,
+}
+
+impl Worker {
+    /// A process of `job`'s pool that has just begun.
+    #[must_use]
+    pub fn new(now: Now, job: JobUid, id: WorkerId, slots: u32) -> Self {
+        let (session, runs, outbox) = (Session::new(now.millis), Runs::default(), Outbox::default());
+        Self { job, id, slots: slots.max(1), session, runs, outbox, leaving: None }
+    }
+
+    /// The one door: what happened goes in, what to do comes out.
+    pub fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match event {
+            Event::Connected => {
+                self.session.greet();
+                let (job, worker, held) = (self.job.clone(), self.id.clone(), self.runs.held());
+                let hello = Hello { protocol: PROTOCOL, job, worker, slots: self.slots, held };
+                effects.push(Effect::Send(FromWorker::Hello(hello)));
+            }
+            Event::Disconnected => self.session.close(),
+            Event::Heard(message) => self.heard(now, message, &mut effects),
+            Event::Progressed { run, position } => self.runs.progressed(run, position),
+            Event::Checkpointed { run, checkpoint } => self.checkpointed(run, checkpoint),
+            Event::Ended { run, outcome } => self.ended(now, run, outcome),
+            Event::Terminate => self.leave(now, "asked to terminate", &mut effects),
+            Event::Flush => self.flush(now, &mut effects),
+        }
+        while self.leaving.is_none()
+            && let Some((run, grant)) = self.runs.start(now.millis, self.slots)
+        {
+            effects.push(Effect::Start(Assignment { run, grant }));
+        }
+        effects
+    }
+
+    /// When the next [`Event::Flush`] is due even if nothing happens, in milliseconds.
+    #[must_use]
+    pub fn next_wake(&self) -> u64 {
+        match self.leaving {
+            Some(Leaving::Ends { since, .. }) => (since + FAREWELL_MILLIS).min(self.session.next_wake()),
+            Some(Leaving::Rests) | None => self.session.next_wake(),
+        }
+    }
+
+    /// An operator has welcomed this process and is still heard.
+    #[must_use]
+    pub fn is_in_session(&self) -> bool {
+        self.session.is_open()
+    }
+
+    fn heard(&mut self, now: Now, message: FromOperator, effects: &mut Vec<Effect>) {
+        self.session.heard(now.millis);
+        match message {
+            FromOperator::Welcome(welcome) => {
+                if self.session.welcome(now.millis, &welcome) {
+                    self.outbox.begin_session();
+                    effects.push(Effect::Configure(Box::new(welcome)));
+                } else {
+                    effects.push(Effect::Disconnect("an operator of a lower term answered"));
+                }
+            }
+            FromOperator::Orders(orders) if self.session.is_open() => self.obey(now, orders, effects),
+            FromOperator::Orders(_) => {}
+        }
+    }
+
+    fn obey(&mut self, now: Now, orders: Orders, effects: &mut Vec<Effect>) {
+        if let Some(plan) = orders.plan {
+            effects.push(Effect::UsePlan(plan));
+        }
+        for Revoked { target, epoch } in orders.revoked {
+            let run = self.runs.fence(target, epoch);
+            effects.extend(run.map(|run| Effect::Stop { run, how: Stop::Now }));
+        }
+        for grant in orders.grants {
+            let Grant { target, epoch, .. } = grant;
+            let unknown = self.leaving.is_some() || matches!(self.runs.accept(grant), Accepted::Unknown);
+            if unknown {
+                self.outbox.push(Fact { target, epoch, news: News::Released });
+            }
+        }
+        if let Some(through) = orders.acked_through {
+            effects.extend(self.outbox.acknowledge(through).into_iter().map(Effect::Clean));
+        }
+        if orders.leave && self.leaving.is_none() {
+            self.leave(now, "the job is over", effects);
+            self.leaving = Some(Leaving::Rests);
+        }
+    }
+
+    fn checkpointed(&mut self, run: RunId, checkpoint: Checkpoint) {
+        let Some(&runs::Run { target, epoch, fenced: false, .. }) = self.runs.get(run) else { return };
+        self.runs.progressed(run, checkpoint.position);
+        self.outbox.push(Fact { target, epoch, news: News::Checkpointed(checkpoint) });
+    }
+
+    fn ended(&mut self, now: Now, run: RunId, outcome: Outcome) {
+        let Some(runs::Run { target, epoch, fenced, .. }) = self.runs.end(now.millis, run) else { return };
+        let news = match outcome {
+            // A fact about the store, whoever holds the lease by now (P7).
+            Outcome::Published(published) => News::Published(published),
+            _ if fenced => return,
+            Outcome::Planned(planned) => News::Planned(planned),
+            Outcome::Swept => News::Swept,
+            Outcome::Failed(failure) => News::Failed(failure),
+            Outcome::Stopped => News::Released,
+        };
+        self.outbox.push(Fact { target, epoch, news });
+    }
+
+    /// Takes no more work, hands back what was not begun, and lets the rest make a checkpoint.
+    fn leave(&mut self, now: Now, reason: &'static str, effects: &mut Vec<Effect>) {
+        if matches!(self.leaving, Some(Leaving::Ends { .. })) {
+            return;
+        }
+        self.leaving = Some(Leaving::Ends { since: now.millis, reason });
+        for Grant { target, epoch, .. } in self.runs.drain_queue() {
+            self.outbox.push(Fact { target, epoch, news: News::Released });
+        }
+        let stop = |run| Effect::Stop { run, how: Stop::AfterCheckpoint };
+        effects.extend(self.runs.live().into_iter().map(stop));
+    }
+
+    fn capacity(&self) -> u32 {
+        if self.leaving.is_some() || self.outbox.len() >= UNACKNOWLEDGED_MOST {
+            return 0;
+        }
+        self.slots + self.runs.prefetch(self.slots, PREFETCH_MILLIS, PREFETCH_MOST)
+    }
+
+    fn flush(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.session.is_orphaned(now.millis) {
+            self.leave(now, "no operator was heard for too long", effects);
+        }
+        if self.session.is_open() {
+            self.report(now, effects);
+        }
+        if let Some(Leaving::Ends { since, reason }) = self.leaving {
+            let said = self.runs.is_empty() && self.outbox.is_empty();
+            if said || now.millis >= since + FAREWELL_MILLIS {
+                effects.push(Effect::Exit(reason));
+            }
+        }
+    }
+
+    fn report(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let beat = self.session.beat(now.millis);
+        let capacity = self.capacity();
+        let news = self.session.say_capacity(capacity);
+        let (first_number, facts) = self.outbox.unsent();
+        if beat || news || !facts.is_empty() {
+            let held = if beat { self.runs.held() } else { Vec::new() };
+            let leaving = self.leaving.is_some();
+            let report = Report { beat, held, capacity, leaving, first_number, facts };
+            effects.push(Effect::Send(FromWorker::Report(report)));
+        }
+    }
+}
