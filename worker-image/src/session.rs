@@ -1,0 +1,154 @@
+//! The loop of the process: it waits, asks the core, and does what the core says. It decides nothing.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use hyperflow_api::ids::{JobUid, WorkerId};
+use hyperflow_core::{
+    Now,
+    worker::{Effect, Event, Worker},
+};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use crate::{connect::Dialer, metrics::Metrics, runner::Runner, serve::Vitals, settings::Settings, uplink::Uplink};
+
+/// The loop turns at least so often, which is what the liveness probe looks at.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// A process that was asked to terminate is gone after so long, whatever its attempts do: their leases pass to others.
+const LONGEST_FAREWELL: Duration = Duration::from_millis(1550);
+/// Reports of attempts on their way here; an attempt waits when there are more.
+const REPORTS: usize = 1024;
+/// Most events handled before what they cause is sent.
+const BATCH: usize = 1024;
+
+/// The session of one worker process.
+pub struct Session {
+    worker: Worker,
+    runner: Runner,
+    uplink: Uplink,
+    reports: mpsc::Receiver<Event>,
+    signals: Signals,
+    vitals: Arc<Vitals>,
+    started: Instant,
+    terminated: Option<Instant>,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Session {
+    /// The session of the process `id`, which has not begun.
+    ///
+    /// # Errors
+    /// When signals cannot be heard.
+    pub fn new(settings: &Settings, id: WorkerId, metrics: Arc<Metrics>, vitals: Arc<Vitals>) -> io::Result<Self> {
+        let started = Instant::now();
+        let (sender, reports) = mpsc::channel(REPORTS);
+        let job = JobUid(settings.job_uid.clone());
+        Ok(Self {
+            worker: Worker::new(now(started), job, id.clone(), settings.slots),
+            runner: Runner::new(id, settings.node.clone(), metrics, sender),
+            uplink: Uplink::new(Dialer::new(settings.operator())),
+            reports,
+            signals: Signals {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
+            vitals,
+            started,
+            terminated: None,
+        })
+    }
+
+    /// Runs until nothing is left to do; says why it ended.
+    pub async fn run(mut self) -> &'static str {
+        loop {
+            let mut events: VecDeque<Event> = self.wait().await.into_iter().collect();
+            self.gather(&mut events);
+            let exit = self.turn(events);
+            self.vitals.turned(self.worker.is_in_session());
+            self.runner.connected(self.uplink.is_open());
+            let overdue = self.terminated.is_some_and(|since| since.elapsed() >= LONGEST_FAREWELL);
+            if let Some(reason) = exit.or_else(|| overdue.then_some("attempts did not stop in time")) {
+                self.uplink.close().await;
+                return reason;
+            }
+        }
+    }
+
+    async fn wait(&mut self) -> Option<Event> {
+        let wake = self.started + Duration::from_millis(self.worker.next_wake());
+        let latest = match self.terminated {
+            Some(since) => since + LONGEST_FAREWELL,
+            None => Instant::now() + LONGEST_SLEEP,
+        };
+        let event = tokio::select! {
+            event = self.uplink.next() => event,
+            report = self.reports.recv() => report,
+            _ = self.signals.terminate.recv() => Some(Event::Terminate),
+            _ = self.signals.interrupt.recv() => Some(Event::Terminate),
+            () = sleep_until(wake.min(latest)) => None,
+        };
+        if event == Some(Event::Terminate) {
+            self.terminated.get_or_insert_with(Instant::now);
+        }
+        event
+    }
+
+    /// Everything that has happened meanwhile: one answer to all of it is cheaper than one to each.
+    fn gather(&mut self, events: &mut VecDeque<Event>) {
+        while events.len() < BATCH
+            && let Some(event) = self.reports.try_recv().ok().or_else(|| self.uplink.ready())
+        {
+            events.push_back(event);
+        }
+    }
+
+    /// Hands events to the core, then one flush, and does what it says; what that causes at once is an event as well.
+    fn turn(&mut self, mut events: VecDeque<Event>) -> Option<&'static str> {
+        let mut exit = None;
+        let mut flushed = false;
+        loop {
+            let event = match events.pop_front() {
+                Some(event) => event,
+                None if flushed => return exit,
+                None => Event::Flush,
+            };
+            flushed = event == Event::Flush;
+            if let Event::Ended { run, .. } = &event {
+                self.runner.ended(*run);
+            }
+            for effect in self.worker.handle(now(self.started), event) {
+                match effect {
+                    Effect::Send(message) => self.uplink.send(message),
+                    Effect::Disconnect(why) => events.push_back(self.uplink.lose(why)),
+                    Effect::Configure(welcome) => self.runner.configure(&welcome),
+                    Effect::UsePlan(plan) => self.runner.use_plan(plan),
+                    Effect::Start(assignment) => events.extend(self.runner.start(assignment)),
+                    Effect::Stop { run, how } => self.runner.stop(run, how),
+                    Effect::Clean(index) => self.runner.clean(index),
+                    Effect::Exit(reason) => exit = Some(reason),
+                }
+            }
+        }
+    }
+}
+
+/// The time, as the core wants it.
+fn now(started: Instant) -> Now {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Now {
+        millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        unix: i64::try_from(unix.as_secs()).unwrap_or(i64::MAX),
+    }
+}

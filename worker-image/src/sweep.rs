@@ -1,0 +1,50 @@
+//! After all shards: staging and checkpoints go; the plan, the commits and the records stay (P21).
+
+use std::{fs, io::ErrorKind, path::Path};
+
+use hyperflow_api::message::FailureClass;
+use hyperflow_core::layout::Layout;
+
+use crate::{
+    attempt::Attempt,
+    fault::{self, Fault},
+    store,
+    work::Work,
+};
+
+const SWEPT: &str = "swept";
+
+/// Removes what is temporary. Doing it twice is fine.
+pub fn run(work: &Work, attempt: &Attempt) -> Result<(), Fault> {
+    let Ok((_, folder)) = work.output() else { return Ok(()) };
+    if store::look(folder)?.is_none() {
+        return Ok(());
+    }
+    let own = work.on_volume(FailureClass::Store, folder)?.join(work.layout.root());
+    for name in ["stage", "ckpt"] {
+        // Renamed first: a late attempt then finds no folder to write in, and stops by itself.
+        let aside = own.join(Layout::private(&format!("{SWEPT}-{name}"), attempt.grant().epoch, &work.worker));
+        match fs::rename(own.join(name), &aside) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(fault::output("rename", &aside)(error)),
+            _ => {}
+        }
+    }
+    remove_renamed(&own, attempt)
+}
+
+/// Removes what this sweep has renamed, and what an earlier one has before it died.
+fn remove_renamed(own: &Path, attempt: &Attempt) -> Result<(), Fault> {
+    let entries = match fs::read_dir(own) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(fault::output("list", own)(error)),
+    };
+    for entry in entries {
+        attempt.go_on()?;
+        let entry = entry.map_err(fault::output("list", own))?;
+        if entry.file_name().to_string_lossy().starts_with(SWEPT) {
+            store::remove_tree(&entry.path())?;
+        }
+    }
+    store::sync_folder(own)
+}

@@ -1,0 +1,113 @@
+//! Every start is answered by one end.
+
+use std::sync::Arc;
+
+use hyperflow_api::{
+    ids::{JobUid, Takeover, WorkerId},
+    message::{Grant, PlanRef, Target, Welcome},
+};
+use hyperflow_core::{
+    job::Brief,
+    worker::{Assignment, Event, Outcome, RunId, Stop},
+};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::{Volume, epoch, noise};
+use crate::runner::Runner;
+
+pub fn welcome(brief: &Brief) -> Welcome {
+    let takeover = Takeover { term: 1, random: 1 };
+    Welcome { takeover, job: serde_json::to_string(brief).unwrap(), lease_millis: 10_000, orphan_seconds: 600 }
+}
+
+pub fn noop() -> Brief {
+    let spec = json!({"source": {"numbers": {"count": 100_000}}, "task": {"noop": {}}});
+    let uid = JobUid("7d1e0c44-0000-4000-8000-000000000003".into());
+    Brief { uid, namespace: "default".into(), name: "noop".into(), spec: serde_json::from_value(spec).unwrap() }
+}
+
+pub fn runner() -> (Runner, mpsc::Receiver<Event>) {
+    let (sender, reports) = mpsc::channel(1024);
+    let worker = WorkerId { pod_uid: "0d1f3c2a-0000-4000-8000-000000000000".into(), nonce: 1 };
+    (Runner::new(worker, "node-a".into(), Arc::default(), sender), reports)
+}
+
+fn assignment(run: u64, target: Target) -> Assignment {
+    let grant = Grant { target, epoch: epoch(run), attempt: 1, replaces: None, probe: false, resume: None };
+    Assignment { run: RunId(run), grant }
+}
+
+fn end(event: Option<Event>) -> (RunId, Outcome) {
+    match event {
+        Some(Event::Ended { run, outcome }) => (run, outcome),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_noop_is_over_at_once() {
+    let (mut runner, _reports) = runner();
+    runner.configure(&welcome(&noop()));
+    let began = std::time::Instant::now();
+    for run in 0..100_000 {
+        let (ended, outcome) = end(runner.start(assignment(run, Target::Shard(7))));
+        assert!(ended == RunId(run) && matches!(outcome, Outcome::Published(_)));
+    }
+    assert!(began.elapsed().as_secs() < 2, "{:?}", began.elapsed());
+}
+
+#[test]
+fn plan_shards_and_sweep_run_in_threads_and_each_ends_once() {
+    let input = noise(9000);
+    let volume = Volume::new(&input, "4Ki");
+    let (mut runner, mut reports) = runner();
+    runner.configure(&welcome(&volume.brief()));
+    assert_eq!(runner.start(assignment(1, Target::Plan)), None);
+    let (run, Outcome::Planned(planned)) = end(reports.blocking_recv()) else { panic!("no plan") };
+    assert_eq!((run, planned.shards), (RunId(1), 3));
+    runner.use_plan(PlanRef { shards: planned.shards, digest: planned.digest });
+    for index in 0..3 {
+        assert_eq!(runner.start(assignment(10 + u64::from(index), Target::Shard(index))), None);
+    }
+    for _ in 0..3 {
+        let (run, outcome) = end(reports.blocking_recv());
+        assert!(matches!(outcome, Outcome::Published(_)), "{outcome:?}");
+        runner.ended(run);
+    }
+    runner.clean(0);
+    runner.start(assignment(20, Target::Sweep));
+    assert_eq!(end(reports.blocking_recv()), (RunId(20), Outcome::Swept));
+    assert_eq!(super::names(&volume.own("")), ["plan", "pub", "records"]);
+}
+
+#[test]
+fn what_cannot_be_begun_ends_in_a_failure_that_says_why() {
+    let (mut runner, mut reports) = runner();
+    let failed = |event| match end(event).1 {
+        Outcome::Failed(failure) => failure.reason,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(failed(runner.start(assignment(1, Target::Plan))), "NotConfigured");
+    runner.configure(&Welcome { job: "{}".into(), ..welcome(&noop()) });
+    assert_eq!(failed(runner.start(assignment(2, Target::Plan))), "InvalidSpec");
+    let volume = Volume::new(&noise(9000), "4Ki");
+    runner.configure(&welcome(&volume.brief()));
+    assert_eq!(runner.start(assignment(3, Target::Shard(0))), None);
+    assert_eq!(failed(reports.blocking_recv()), "OutputFailed", "nobody has made the output directory");
+}
+
+#[test]
+fn a_stopped_attempt_ends_as_stopped() {
+    let volume = Volume::new(&noise(8 << 20), "8Mi").slow();
+    let work = volume.planned(9);
+    drop(work);
+    let (mut runner, mut reports) = runner();
+    runner.configure(&welcome(&volume.brief()));
+    let planned = super::plan(&volume.work(8)).unwrap();
+    runner.use_plan(PlanRef { shards: planned.shards, digest: planned.digest });
+    runner.start(assignment(1, Target::Shard(0)));
+    runner.stop(RunId(1), Stop::Now);
+    let ended = std::iter::from_fn(|| reports.blocking_recv()).find(|event| matches!(event, Event::Ended { .. }));
+    assert_eq!(end(ended), (RunId(1), Outcome::Stopped));
+}
