@@ -1,0 +1,194 @@
+//! The certificate authority that workers trust. Its key is one Secret in the operator's own namespace, the only Secret
+//! that the operator may read; its certificate goes to workers in a ConfigMap per job.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{Api, Client, api::PostParams};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use time::OffsetDateTime;
+use tonic::transport::Identity;
+use tracing::{info, warn};
+
+use crate::{
+    client::{CallError, call},
+    telemetry::chain,
+};
+
+/// Name of the Secret.
+const SECRET: &str = "hyperflow-ca";
+const CERTIFICATE: &str = "tls.crt";
+const KEY: &str = "tls.key";
+/// How long the authority is valid.
+const TEN_YEARS: Duration = Duration::from_secs(3652 * 86_400);
+/// How long a server certificate is valid.
+const THIRTY_DAYS: Duration = Duration::from_secs(30 * 86_400);
+/// Certificates begin a little in the past, for clocks that are late.
+const LATE_CLOCKS: Duration = Duration::from_secs(3600);
+/// After so long a server certificate is made anew.
+pub const RENEW_AFTER: Duration = Duration::from_secs(20 * 86_400);
+/// The pause between attempts to get at the Secret.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// There is no authority.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// The Secret cannot be read or written.
+    #[error("cannot get at the certificate authority")]
+    Secret(#[from] CallError),
+    /// The Secret holds something else.
+    #[error(
+        "cannot find '{0}' in secret '{SECRET}'; delete the secret and restart the operator to get a new authority"
+    )]
+    Missing(&'static str),
+    /// Making or reading a certificate failed.
+    #[error("cannot {action}")]
+    Certificate {
+        /// What we were doing.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: rcgen::Error,
+    },
+}
+
+/// An authority that can sign.
+pub struct Authority {
+    certificate: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// Reads the authority of this installation. The replica that comes first makes it; the others read what it made.
+    /// Waits for the API server as long as it does not answer.
+    ///
+    /// # Errors
+    /// When the API server refuses, or the Secret is not an authority.
+    pub async fn of_installation(client: Client, namespace: &str) -> Result<Self, AuthorityError> {
+        let secrets = Api::namespaced(client, namespace);
+        loop {
+            match Self::read_or_create(&secrets).await {
+                Err(AuthorityError::Secret(error)) if !error.is_refusal() => {
+                    warn!(error = chain(&error), "the certificate authority is not there yet");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn read_or_create(secrets: &Api<Secret>) -> Result<Self, AuthorityError> {
+        if let Some(secret) = call("get secret", SECRET, secrets.get_opt(SECRET)).await? {
+            return Self::read(&secret);
+        }
+        let (certificate, key) = new_authority()?;
+        let data = [(CERTIFICATE, certificate.clone()), (KEY, key.serialize_pem())];
+        let secret = Secret {
+            metadata: ObjectMeta { name: Some(SECRET.into()), ..ObjectMeta::default() },
+            type_: Some("kubernetes.io/tls".into()),
+            data: Some(data.map(|(name, pem)| (name.into(), ByteString(pem.into_bytes()))).into()),
+            ..Secret::default()
+        };
+        match call("create secret", SECRET, secrets.create(&PostParams::default(), &secret)).await {
+            Ok(_) => {
+                info!(secret = SECRET, "made a certificate authority");
+                Self::new(certificate, key)
+            }
+            // Another replica was first: its authority is ours.
+            Err(error) if error.is_conflict() => Self::read(&call("get secret", SECRET, secrets.get(SECRET)).await?),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn read(secret: &Secret) -> Result<Self, AuthorityError> {
+        let none = BTreeMap::new();
+        let data = secret.data.as_ref().unwrap_or(&none);
+        let text = |name: &'static str| {
+            let bytes = data.get(name).map(|bytes| bytes.0.clone());
+            bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(AuthorityError::Missing(name))
+        };
+        let key = KeyPair::from_pem(&text(KEY)?).map_err(|source| failed("read the authority's key", source))?;
+        Self::new(text(CERTIFICATE)?, key)
+    }
+
+    fn new(certificate: String, key: KeyPair) -> Result<Self, AuthorityError> {
+        let issuer = Issuer::from_ca_cert_pem(&certificate, key)
+            .map_err(|source| failed("read the authority's certificate", source))?;
+        Ok(Self { certificate, issuer })
+    }
+
+    /// The certificate that workers trust, as PEM.
+    #[must_use]
+    pub fn certificate(&self) -> &str {
+        &self.certificate
+    }
+
+    /// A new key and certificate for a server of that name. Lives in memory only.
+    ///
+    /// # Errors
+    /// When the name is none, or signing fails.
+    pub fn server(&self, name: &str) -> Result<Identity, AuthorityError> {
+        let sign = |source| failed("sign a server certificate", source);
+        let key = KeyPair::generate().map_err(|source| failed("make a server key", source))?;
+        let mut server = CertificateParams::new([name.to_owned()]).map_err(sign)?;
+        server.distinguished_name = named(name);
+        server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        server.use_authority_key_identifier_extension = true;
+        set_validity(&mut server, THIRTY_DAYS);
+        let certificate = server.signed_by(&key, &self.issuer).map_err(sign)?;
+        Ok(Identity::from_pem(certificate.pem(), key.serialize_pem()))
+    }
+}
+
+fn new_authority() -> Result<(String, KeyPair), AuthorityError> {
+    let make = |source| failed("make a certificate authority", source);
+    let key = KeyPair::generate().map_err(make)?;
+    let mut authority = CertificateParams::default();
+    authority.distinguished_name = named("hyperflow");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+    set_validity(&mut authority, TEN_YEARS);
+    Ok((authority.self_signed(&key).map_err(make)?.pem(), key))
+}
+
+fn failed(action: &'static str, source: rcgen::Error) -> AuthorityError {
+    AuthorityError::Certificate { action, source }
+}
+
+fn named(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}
+
+fn set_validity(certificate: &mut CertificateParams, length: Duration) {
+    let now = OffsetDateTime::now_utc();
+    certificate.not_before = now - LATE_CLOCKS;
+    certificate.not_after = now + length;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_that_was_stored_signs_after_it_was_read_back() {
+        let (certificate, key) = new_authority().unwrap();
+        let data = [(CERTIFICATE, certificate.clone()), (KEY, key.serialize_pem())];
+        let data = data.map(|(name, pem)| (name.to_owned(), ByteString(pem.into_bytes()))).into();
+        let secret = Secret { data: Some(data), ..Secret::default() };
+        let authority = Authority::read(&secret).unwrap();
+        assert_eq!(authority.certificate(), certificate);
+        assert!(authority.server("hyperflow-operator.system.svc").is_ok());
+    }
+
+    #[test]
+    fn a_secret_that_holds_something_else_is_named() {
+        let error = Authority::read(&Secret::default()).err().unwrap();
+        assert!(error.to_string().contains("'tls.key'"), "{error}");
+    }
+}

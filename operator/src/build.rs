@@ -1,0 +1,238 @@
+//! What a job's objects look like. Pure: from the resource and the settings, nothing else.
+//!
+//! Pods meet Pod Security `restricted`, whatever the user writes: user fields are an allow-list, placed one by one.
+
+mod fixed;
+
+use std::collections::BTreeMap;
+
+use hyperflow_api::{
+    JOB_NAME_LABEL, JOB_UID_LABEL, ShardJob,
+    ids::JobUid,
+    workers::{Resources, Volume as UserVolume, VolumeMount as UserMount, Workers},
+};
+use k8s_openapi::{
+    api::core::v1::{
+        ConfigMap, Container, ContainerPort, EnvVar, EnvVarSource, LocalObjectReference, ObjectFieldSelector, Pod,
+        PodSpec, ResourceRequirements, Volume, VolumeMount,
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{ObjectMeta, OwnerReference},
+    },
+};
+use kube::Resource;
+
+use self::fixed::{CA_FILE, HTTP_PORT, SESSION, SESSION_VOLUME};
+use crate::settings::Settings;
+
+/// What is needed of a resource to build its objects.
+pub struct Owner<'a> {
+    /// `metadata.name`.
+    pub name: &'a str,
+    /// `metadata.namespace`.
+    pub namespace: &'a str,
+    /// `metadata.uid`.
+    pub uid: &'a JobUid,
+    /// `spec.workers`.
+    pub workers: &'a Workers,
+}
+
+/// Name of the ConfigMap with the authority's certificate.
+#[must_use]
+pub fn ca_name(job: &str) -> String {
+    format!("{job}-hyperflow-ca")
+}
+
+/// The ConfigMap with the authority's certificate.
+#[must_use]
+pub fn ca_config_map(owner: &Owner<'_>, certificate: &str) -> ConfigMap {
+    // Not the controller: after a job of the same name was deleted its reference may still be there for a moment, and an
+    // object has one controller at most.
+    let reference = OwnerReference { controller: None, block_owner_deletion: None, ..owner_reference(owner) };
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(ca_name(owner.name)),
+            namespace: Some(owner.namespace.into()),
+            labels: Some(labels(owner)),
+            owner_references: Some(vec![reference]),
+            ..ObjectMeta::default()
+        },
+        data: Some([(CA_FILE.into(), certificate.into())].into()),
+        ..ConfigMap::default()
+    }
+}
+
+/// A worker pod.
+#[must_use]
+pub fn pod(owner: &Owner<'_>, name: &str, settings: &Settings) -> Pod {
+    let metadata = owner.workers.metadata.clone().unwrap_or_default();
+    let mut all_labels = metadata.labels;
+    // Ours come last: they must not be changed by the user's.
+    all_labels.extend(labels(owner));
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(name.into()),
+            namespace: Some(owner.namespace.into()),
+            labels: Some(all_labels),
+            annotations: Some(metadata.annotations).filter(|annotations| !annotations.is_empty()),
+            owner_references: Some(vec![owner_reference(owner)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(pod_spec(owner, settings)),
+        status: None,
+    }
+}
+
+fn pod_spec(owner: &Owner<'_>, settings: &Settings) -> PodSpec {
+    // Taken apart whole, so that a new field is not forgotten.
+    let Workers {
+        slots,
+        metadata: _,
+        bytes_per_second: _,
+        resources: wanted,
+        volumes,
+        volume_mounts,
+        service_account_name,
+        security_context,
+        image_pull_secrets,
+        node_selector,
+        tolerations,
+        affinity,
+        topology_spread_constraints,
+        priority_class_name,
+        runtime_class_name,
+        scheduler_name,
+        termination_grace_period_seconds,
+    } = owner.workers.clone();
+    let pull_secrets = image_pull_secrets.into_iter().map(|secret| LocalObjectReference { name: secret.name });
+    let container = Container {
+        name: "worker".into(),
+        image: Some(settings.worker_image.clone()),
+        image_pull_policy: Some(settings.worker_image_pull_policy.clone()),
+        env: Some(environment(owner, slots, settings)),
+        ports: Some(vec![ContainerPort {
+            name: Some(HTTP_PORT.into()),
+            container_port: settings.worker_http_port.into(),
+            ..ContainerPort::default()
+        }]),
+        readiness_probe: Some(fixed::probe("/readyz")),
+        liveness_probe: Some(fixed::probe("/healthz")),
+        resources: Some(resources(&wanted)),
+        security_context: Some(fixed::restricted_container()),
+        volume_mounts: Some(mounts(volume_mounts)),
+        ..Container::default()
+    };
+    PodSpec {
+        restart_policy: Some("Always".into()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        containers: vec![container],
+        volumes: Some(volumes.into_iter().map(user_volume).chain([fixed::session_volume(owner)]).collect()),
+        security_context: Some(fixed::restricted_pod(security_context)),
+        service_account_name,
+        image_pull_secrets: Some(pull_secrets.collect::<Vec<_>>()).filter(|secrets| !secrets.is_empty()),
+        node_selector: Some(node_selector).filter(|selector| !selector.is_empty()),
+        tolerations: Some(fixed::tolerate(tolerations)),
+        affinity,
+        topology_spread_constraints: Some(fixed::spread(topology_spread_constraints, owner.uid)),
+        priority_class_name,
+        runtime_class_name,
+        scheduler_name,
+        termination_grace_period_seconds: Some(termination_grace_period_seconds),
+        ..PodSpec::default()
+    }
+}
+
+fn owner_reference(owner: &Owner<'_>) -> OwnerReference {
+    OwnerReference {
+        api_version: ShardJob::api_version(&()).into_owned(),
+        kind: ShardJob::kind(&()).into_owned(),
+        name: owner.name.into(),
+        uid: owner.uid.0.clone(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+fn labels(owner: &Owner<'_>) -> BTreeMap<String, String> {
+    let labels = [
+        (JOB_UID_LABEL, owner.uid.0.as_str()),
+        (JOB_NAME_LABEL, owner.name),
+        ("app.kubernetes.io/name", "hyperflow-worker"),
+        ("app.kubernetes.io/managed-by", "hyperflow"),
+        ("app.kubernetes.io/component", "worker"),
+    ];
+    labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+fn environment(owner: &Owner<'_>, slots: i32, settings: &Settings) -> Vec<EnvVar> {
+    let value = |name: &str, value: String| EnvVar { name: name.into(), value: Some(value), value_from: None };
+    let field = |name: &str, path: &str| EnvVar {
+        name: name.into(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector { api_version: None, field_path: path.into() }),
+            ..EnvVarSource::default()
+        }),
+    };
+    vec![
+        value("HYPERFLOW_OPERATOR", settings.sessions_endpoint()),
+        value("HYPERFLOW_TLS_NAME", settings.tls_name()),
+        value("HYPERFLOW_CA_FILE", format!("{SESSION}/{CA_FILE}")),
+        value("HYPERFLOW_TOKEN_FILE", format!("{SESSION}/token")),
+        value("HYPERFLOW_JOB_UID", owner.uid.0.clone()),
+        field("HYPERFLOW_POD_UID", "metadata.uid"),
+        field("HYPERFLOW_NODE", "spec.nodeName"),
+        value("HYPERFLOW_SLOTS", slots.to_string()),
+        value("HYPERFLOW_HTTP", format!("0.0.0.0:{}", settings.worker_http_port)),
+    ]
+}
+
+fn resources(wanted: &Resources) -> ResourceRequirements {
+    let amounts = |amounts: &BTreeMap<String, hyperflow_api::quantity::Quantity>| {
+        let amounts: BTreeMap<_, _> =
+            amounts.iter().map(|(name, amount)| (name.clone(), Quantity(amount.to_string()))).collect();
+        Some(amounts).filter(|amounts| !amounts.is_empty())
+    };
+    ResourceRequirements {
+        limits: amounts(&wanted.limits),
+        requests: amounts(&wanted.requests),
+        ..ResourceRequirements::default()
+    }
+}
+
+fn mounts(users: Vec<UserMount>) -> Vec<VolumeMount> {
+    let session = VolumeMount {
+        name: SESSION_VOLUME.into(),
+        mount_path: SESSION.into(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    };
+    let mount = |UserMount { name, mount_path, sub_path, read_only }| VolumeMount {
+        name,
+        mount_path,
+        sub_path,
+        read_only,
+        ..VolumeMount::default()
+    };
+    users.into_iter().map(mount).chain([session]).collect()
+}
+
+fn user_volume(volume: UserVolume) -> Volume {
+    let UserVolume { name, config_map, secret, persistent_volume_claim, empty_dir, ephemeral, projected, csi } = volume;
+    Volume {
+        name,
+        config_map,
+        secret,
+        persistent_volume_claim,
+        empty_dir,
+        ephemeral,
+        projected,
+        csi,
+        ..Volume::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,156 @@
+//! What a worker pod looks like, field by field, as the API server would get it.
+
+use clap::Parser;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn settings() -> Settings {
+    let args = ["hyperflow-operator", "--namespace", "system", "--pod-name", "op-0", "--worker-image", "w:1"];
+    Settings::try_parse_from(args).unwrap()
+}
+
+fn built(workers: Value) -> Value {
+    let workers: Workers = serde_json::from_value(workers).unwrap();
+    let uid = JobUid("job-1".into());
+    let owner = Owner { name: "copy", namespace: "team-a", uid: &uid, workers: &workers };
+    serde_json::to_value(pod(&owner, "copy-w0", &settings())).unwrap()
+}
+
+#[test]
+fn a_pod_belongs_to_its_job() {
+    let pod = built(json!({}));
+    assert_eq!(pod["metadata"]["name"], "copy-w0");
+    assert_eq!(
+        pod["metadata"]["ownerReferences"],
+        json!([{
+            "apiVersion": "hyperflow.dev/v1alpha1", "kind": "ShardJob", "name": "copy", "uid": "job-1",
+            "controller": true, "blockOwnerDeletion": true
+        }])
+    );
+    assert_eq!(pod["metadata"]["labels"]["hyperflow.dev/shardjob-uid"], "job-1");
+    assert_eq!(pod["metadata"]["labels"]["hyperflow.dev/shardjob-name"], "copy");
+    assert!(crate::observe::belongs(&serde_json::from_value(pod).unwrap(), &JobUid("job-1".into())));
+}
+
+#[test]
+fn a_pod_is_restricted_whoever_it_runs_as() {
+    let pod = built(json!({"securityContext": {"runAsUser": 1000, "fsGroup": 2000, "supplementalGroups": [7]}}));
+    assert_eq!(
+        pod["spec"]["securityContext"],
+        json!({
+            "runAsNonRoot": true, "runAsUser": 1000, "fsGroup": 2000, "fsGroupChangePolicy": "OnRootMismatch",
+            "supplementalGroups": [7], "seccompProfile": {"type": "RuntimeDefault"}
+        })
+    );
+    assert_eq!(
+        pod["spec"]["containers"][0]["securityContext"],
+        json!({
+            "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
+            "runAsNonRoot": true
+        })
+    );
+    assert_eq!(pod["spec"]["automountServiceAccountToken"], false);
+    assert_eq!(pod["spec"]["enableServiceLinks"], false);
+}
+
+#[test]
+fn a_worker_is_told_where_the_operator_is_and_who_it_is() {
+    let pod = built(json!({"slots": 3}));
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(
+        container["env"],
+        json!([
+            {"name": "HYPERFLOW_OPERATOR", "value": "hyperflow-operator-workers.system.svc:7700"},
+            {"name": "HYPERFLOW_TLS_NAME", "value": "hyperflow-operator.system.svc"},
+            {"name": "HYPERFLOW_CA_FILE", "value": "/hyperflow/session/ca.crt"},
+            {"name": "HYPERFLOW_TOKEN_FILE", "value": "/hyperflow/session/token"},
+            {"name": "HYPERFLOW_JOB_UID", "value": "job-1"},
+            {"name": "HYPERFLOW_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+            {"name": "HYPERFLOW_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "HYPERFLOW_SLOTS", "value": "3"},
+            {"name": "HYPERFLOW_HTTP", "value": "0.0.0.0:8080"},
+        ])
+    );
+    assert_eq!(container["image"], "w:1");
+    assert_eq!(container["readinessProbe"]["httpGet"], json!({"path": "/readyz", "port": "http"}));
+    assert_eq!(container["livenessProbe"]["httpGet"], json!({"path": "/healthz", "port": "http"}));
+    assert_eq!(
+        pod["spec"]["volumes"],
+        json!([{"name": "hyperflow-session", "projected": {"sources": [
+            {"serviceAccountToken": {"audience": "hyperflow.dev/job-1", "expirationSeconds": 600, "path": "token"}},
+            {"configMap": {"name": "copy-hyperflow-ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+        ]}}])
+    );
+}
+
+#[test]
+fn what_the_user_says_of_pods_is_there() {
+    let pod = built(json!({
+        "metadata": {"labels": {"team": "a", "app.kubernetes.io/name": "mine"}, "annotations": {"note": "b"}},
+        "resources": {"limits": {"memory": "1Gi"}, "requests": {"cpu": "500m"}},
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+        "volumeMounts": [{"name": "data", "mountPath": "/data", "subPath": "x", "readOnly": true}],
+        "serviceAccountName": "reader",
+        "imagePullSecrets": [{"name": "pull"}],
+        "nodeSelector": {"disk": "fast"},
+        "priorityClassName": "low", "runtimeClassName": "gvisor", "schedulerName": "mine",
+        "terminationGracePeriodSeconds": 7
+    }));
+    assert_eq!(pod["metadata"]["labels"]["team"], "a");
+    assert_eq!(pod["metadata"]["labels"]["app.kubernetes.io/name"], "hyperflow-worker", "ours are not changed");
+    assert_eq!(pod["metadata"]["annotations"], json!({"note": "b"}));
+    let spec = &pod["spec"];
+    let container = &spec["containers"][0];
+    assert_eq!(container["resources"], json!({"limits": {"memory": "1Gi"}, "requests": {"cpu": "500m"}}));
+    assert_eq!(
+        container["volumeMounts"][0],
+        json!({"name": "data", "mountPath": "/data", "subPath": "x", "readOnly": true})
+    );
+    assert_eq!(spec["volumes"][0], json!({"name": "data", "persistentVolumeClaim": {"claimName": "data"}}));
+    assert_eq!(spec["serviceAccountName"], "reader");
+    assert_eq!(spec["imagePullSecrets"], json!([{"name": "pull"}]));
+    assert_eq!(spec["nodeSelector"], json!({"disk": "fast"}));
+    assert_eq!(spec["priorityClassName"], "low");
+    assert_eq!(spec["runtimeClassName"], "gvisor");
+    assert_eq!(spec["schedulerName"], "mine");
+    assert_eq!(spec["terminationGracePeriodSeconds"], 7);
+}
+
+#[test]
+fn a_lost_node_is_given_up_soon_unless_the_user_says_otherwise() {
+    let seconds = |pod: &Value| -> Vec<Value> {
+        let tolerations = pod["spec"]["tolerations"].as_array().unwrap().iter();
+        tolerations.map(|toleration| toleration["tolerationSeconds"].clone()).collect()
+    };
+    assert_eq!(seconds(&built(json!({}))), [json!(10), json!(10)]);
+    let own = json!({"key": "node.kubernetes.io/unreachable", "operator": "Exists", "tolerationSeconds": 99});
+    assert_eq!(seconds(&built(json!({"tolerations": [own]}))), [json!(99), json!(10)]);
+    assert_eq!(seconds(&built(json!({"tolerations": [{"operator": "Exists"}]}))), [Value::Null]);
+}
+
+#[test]
+fn workers_spread_over_nodes_unless_the_user_says_otherwise() {
+    let spread = &built(json!({}))["spec"]["topologySpreadConstraints"];
+    assert_eq!(
+        *spread,
+        json!([{
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": {"hyperflow.dev/shardjob-uid": "job-1"}}
+        }])
+    );
+    let zone = json!([{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]);
+    assert_eq!(built(json!({"topologySpreadConstraints": zone}))["spec"]["topologySpreadConstraints"], zone);
+}
+
+#[test]
+fn the_authority_goes_with_the_job_but_is_not_controlled_by_it() {
+    let workers = Workers::default();
+    let uid = JobUid("job-1".into());
+    let owner = Owner { name: "copy", namespace: "team-a", uid: &uid, workers: &workers };
+    let map = serde_json::to_value(ca_config_map(&owner, "PEM")).unwrap();
+    assert_eq!(map["metadata"]["name"], "copy-hyperflow-ca");
+    assert_eq!(map["data"], json!({"ca.crt": "PEM"}));
+    assert_eq!(map["metadata"]["ownerReferences"][0]["uid"], "job-1");
+    assert_eq!(map["metadata"]["ownerReferences"][0]["controller"], Value::Null);
+}

@@ -1,0 +1,297 @@
+//! The desk of one ShardJob: the task that owns its coordinator. It waits, asks the core, and carries out what it says.
+//!
+//! Carrying out never waits for the network: the status is written by a child task, workers are spoken to through bounded
+//! queues, and a worker that does not read is hung up on.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use hyperflow_api::{
+    ShardJobStatus,
+    message::{FromOperator, Hello},
+};
+use hyperflow_core::coordinator::{
+    Announcement, Coordinator, Effect, Event, Pod, Revision, Seen, SessionId, WantedPods,
+};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::reflector::ObjectRef;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::{AbortHandle, JoinError, JoinSet},
+    time::{Duration, Instant, sleep_until},
+};
+use tonic::Status;
+use tracing::{debug, warn};
+
+use crate::{
+    announce::Announcer,
+    apply::PodRefusal,
+    clock,
+    controller::Guarded,
+    health::Promise,
+    metrics::Metrics,
+    report::{Ledger, Outcome},
+    session::{self, Inbound, Place},
+};
+
+/// Letters that wait for a desk at most; senders wait then.
+pub const MAILBOX: usize = 1024;
+/// Letters taken at most before the core is asked to speak and to store.
+const BATCH: usize = 1024;
+/// A desk turns at least so often, to show that it is alive.
+const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+
+/// What a desk is told.
+pub enum Mail {
+    /// The resource and its pool, as reconciliation sees them; wants to know what the pool should be.
+    Look {
+        /// The resource.
+        job: Box<Seen>,
+        /// All its pods.
+        pods: Vec<Pod>,
+        /// Gets the answer.
+        answer: oneshot::Sender<WantedPods>,
+    },
+    /// The API server did not want a pod.
+    PodRefused(PodRefusal),
+    /// A worker that proved who it is.
+    Call(Box<Call>),
+    /// A worker said something.
+    Said(SessionId, hyperflow_api::message::Report),
+}
+
+/// A new session.
+pub struct Call {
+    /// Its number, never used twice by this process.
+    pub session: SessionId,
+    /// The first message.
+    pub hello: Hello,
+    /// What the worker says from here on.
+    pub inbound: Inbound,
+    /// Where it is spoken to.
+    pub outbound: mpsc::Sender<Result<FromOperator, Status>>,
+    /// Its place among the sessions of this process.
+    pub place: Place,
+}
+
+/// Why a desk ended, in good order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing is left to do for the job.
+    Over,
+    /// The object is gone, or another has its name.
+    Gone,
+    /// Another process has taken the job over.
+    Superseded,
+    /// This process does not lead any more, or stops, or was told to let go of the job.
+    Dismissed,
+}
+
+/// Why a desk ended, in disorder.
+#[derive(Debug, thiserror::Error)]
+pub enum DeskError {
+    /// The status writer panicked.
+    #[error("cannot go on without the status writer")]
+    Writer(#[source] JoinError),
+}
+
+/// What a desk works with.
+pub struct Desk {
+    /// Decides.
+    pub coordinator: Coordinator,
+    /// What Events are about: namespace, name and UID of the job.
+    pub about: ObjectReference,
+    /// Letters.
+    pub mailbox: mpsc::Receiver<Mail>,
+    /// The same mailbox, for the sessions' readers.
+    pub own_mailbox: mpsc::WeakSender<Mail>,
+    /// Writes the status; away while it does.
+    pub ledger: Option<Ledger>,
+    /// Tells people.
+    pub announcer: Announcer,
+    /// The job, as reconciliation calls it.
+    pub reference: ObjectRef<Guarded>,
+    /// Asks for reconciliation.
+    pub wake: mpsc::UnboundedSender<ObjectRef<Guarded>>,
+    /// Its sender is dropped to dismiss the desk.
+    pub dismissed: watch::Receiver<()>,
+    /// Whether this process leads.
+    pub leading: watch::Receiver<bool>,
+    /// Shows that the desk is alive.
+    pub promise: Promise,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+/// Children of a desk: they end with it.
+#[derive(Default)]
+struct Children {
+    lines: BTreeMap<SessionId, Line>,
+    readers: JoinSet<SessionId>,
+    writing: JoinSet<(Ledger, Revision, Outcome)>,
+}
+
+/// A session, from the desk's side.
+struct Line {
+    outbound: mpsc::Sender<Result<FromOperator, Status>>,
+    reader: AbortHandle,
+    _place: Place,
+}
+
+impl Desk {
+    /// Works until the job is over or somebody else's.
+    ///
+    /// # Errors
+    /// When a child of the desk panicked.
+    pub async fn run(mut self) -> Result<End, DeskError> {
+        let mut children = Children::default();
+        let end = self.work(&mut children).await;
+        for line in children.lines.into_values() {
+            line.hang_up(Status::unavailable("not leader"));
+        }
+        end
+    }
+
+    async fn work(&mut self, children: &mut Children) -> Result<End, DeskError> {
+        let mut effects = VecDeque::new();
+        loop {
+            effects.extend(self.ask(Event::Flush));
+            while let Some(effect) = effects.pop_front() {
+                effects.extend(self.carry_out(effect, children));
+            }
+            if self.coordinator.is_over() {
+                return Ok(End::Over);
+            }
+            self.promise.keep();
+            let wake = clock::instant(self.coordinator.next_wake(clock::now())).min(Instant::now() + LONGEST_SLEEP);
+            tokio::select! {
+                () = sent_home(&mut self.leading, &mut self.dismissed) => return Ok(End::Dismissed),
+                Some(written) = children.writing.join_next() => {
+                    let (ledger, revision, outcome) = written.map_err(DeskError::Writer)?;
+                    self.ledger = Some(ledger);
+                    effects.extend(match outcome {
+                        Outcome::Stored => self.ask(Event::StatusStored(revision)),
+                        Outcome::Refused => self.ask(Event::StatusRefused(revision)),
+                        Outcome::Superseded => return Ok(End::Superseded),
+                        Outcome::Gone => return Ok(End::Gone),
+                    });
+                }
+                // A reader that was aborted is one that we hung up on.
+                Some(ended) = children.readers.join_next() => if let Ok(session) = ended {
+                    effects.extend(self.lost(session, children));
+                },
+                Some(mail) = self.mailbox.recv() => {
+                    effects.extend(self.open(mail, children));
+                    for _ in 1..BATCH {
+                        let Ok(mail) = self.mailbox.try_recv() else { break };
+                        effects.extend(self.open(mail, children));
+                    }
+                }
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    fn ask(&mut self, event: Event) -> Vec<Effect> {
+        self.coordinator.handle(clock::now(), event)
+    }
+
+    fn open(&mut self, mail: Mail, children: &mut Children) -> Vec<Effect> {
+        match mail {
+            Mail::Look { job, pods, answer } => {
+                let mut effects = self.ask(Event::JobSeen(job));
+                effects.extend(self.ask(Event::PodsSeen(pods)));
+                if answer.send(self.coordinator.wanted_pods(clock::now())).is_err() {
+                    debug!(job = self.about.name, "nobody waits for the answer any more");
+                }
+                effects
+            }
+            Mail::PodRefused(PodRefusal { reason, message }) => self.ask(Event::PodRefused(reason.into(), message)),
+            Mail::Call(call) => self.take_call(*call, children),
+            Mail::Said(session, report) if children.lines.contains_key(&session) => {
+                self.ask(Event::Reported { session, report })
+            }
+            // It was hung up on while the letter waited.
+            Mail::Said(..) => Vec::new(),
+        }
+    }
+
+    fn take_call(&mut self, call: Call, children: &mut Children) -> Vec<Effect> {
+        let Call { session, hello, inbound, outbound, place } = call;
+        let reader = session::read(session, inbound, outbound.clone(), self.own_mailbox.clone());
+        let reader = children.readers.spawn(reader);
+        children.lines.insert(session, Line { outbound, reader, _place: place });
+        self.ask(Event::SessionOpened { session, hello })
+    }
+
+    fn carry_out(&mut self, effect: Effect, children: &mut Children) -> Vec<Effect> {
+        match effect {
+            Effect::Send { session, message } => {
+                let Some(line) = children.lines.get(&session) else { return Vec::new() };
+                if line.outbound.try_send(Ok(message)).is_ok() {
+                    return Vec::new();
+                }
+                debug!(session = session.0, "the worker is gone or does not read");
+                return self.lost(session, children);
+            }
+            Effect::Close { session, reason } => {
+                if let Some(line) = children.lines.remove(&session) {
+                    line.hang_up(Status::aborted(reason));
+                }
+            }
+            Effect::StoreStatus { revision, status } => return self.store(revision, *status, children),
+            Effect::Announce(announcement) => self.announce(announcement),
+            // It fails only when the controller has ended, and the process with it.
+            Effect::LookAtPool => drop(self.wake.send(self.reference.clone())),
+        }
+        Vec::new()
+    }
+
+    fn store(&mut self, revision: Revision, status: ShardJobStatus, children: &mut Children) -> Vec<Effect> {
+        let Some(mut ledger) = self.ledger.take() else {
+            warn!(job = self.about.name, "a status came before the last one was stored");
+            return self.ask(Event::StatusRefused(revision));
+        };
+        if let (Some(counts), Some(namespace), Some(name)) = (&status.shards, &self.about.namespace, &self.about.name) {
+            self.metrics.set_shards(namespace, name, counts);
+        }
+        children.writing.spawn(async move {
+            let outcome = ledger.store(status).await;
+            (ledger, revision, outcome)
+        });
+        Vec::new()
+    }
+
+    /// A session has ended by itself. The core is told once.
+    fn lost(&mut self, session: SessionId, children: &mut Children) -> Vec<Effect> {
+        match children.lines.remove(&session) {
+            Some(line) => {
+                line.hang_up(Status::aborted("the session has ended"));
+                self.ask(Event::SessionClosed(session))
+            }
+            None => Vec::new(),
+        }
+    }
+
+    fn announce(&self, announcement: Announcement) {
+        self.announcer.announce(self.about.clone(), announcement);
+    }
+}
+
+/// Waits until this process does not lead any more, or the desk is dismissed.
+async fn sent_home(leading: &mut watch::Receiver<bool>, dismissed: &mut watch::Receiver<()>) {
+    // Either one's sender being gone means the same.
+    tokio::select! {
+        _ = leading.wait_for(|leads| !*leads) => {}
+        _ = dismissed.changed() => {}
+    }
+}
+
+impl Line {
+    /// Says why, if the worker still reads, and ends both directions.
+    fn hang_up(self, why: Status) {
+        if self.outbound.try_send(Err(why)).is_err() {
+            debug!("the worker does not hear why its session ends");
+        }
+        self.reader.abort();
+    }
+}

@@ -1,0 +1,91 @@
+//! The operator program: reconciles ShardJobs into worker pods and leases shards to them.
+//!
+//! | concern | file |
+//! | --- | --- |
+//! | which replica leads | `leader.rs` |
+//! | watches, and turns for jobs | `controller.rs`, and one turn as a table of contents in `reconcile.rs` |
+//! | what is there, what should be, making it so | `observe.rs`, `build.rs`, `apply.rs` |
+//! | a job's coordinator, and its one task | `desk.rs`; all of them in `desks.rs`, reached by `handle.rs` |
+//! | status and Events | `report.rs`, `announce.rs` |
+//! | workers' sessions: accepting, proving, reading | `serve.rs`, `authority.rs`, `identity.rs`, `session.rs` |
+//! | probes and metrics | `health.rs`, `metrics.rs` |
+//!
+//! Decisions about shards and leases are in `hyperflow-core`; none is made here.
+
+mod announce;
+mod apply;
+mod authority;
+mod build;
+mod client;
+mod clock;
+mod controller;
+mod desk;
+mod desks;
+mod handle;
+mod health;
+mod identity;
+mod leader;
+mod metrics;
+mod observe;
+mod program;
+mod reconcile;
+mod report;
+mod serve;
+mod session;
+mod settings;
+mod telemetry;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use tracing::error;
+
+use crate::settings::{Request, Settings};
+
+fn main() -> ExitCode {
+    match Request::read(std::env::args_os()) {
+        Ok(Request::Run(settings)) => run(*settings),
+        Ok(Request::Definition) => print_definition(),
+        Err(error) => error.exit(),
+    }
+}
+
+fn print_definition() -> ExitCode {
+    let yaml = match hyperflow_api::crd::shardjob_crd_yaml() {
+        Ok(yaml) => yaml,
+        Err(error) => return fail(&telemetry::chain(&error)),
+    };
+    match io::stdout().write_all(yaml.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("cannot print the definition: {error}")),
+    }
+}
+
+fn run(settings: Settings) -> ExitCode {
+    if let Err(error) = telemetry::start(&settings.log_filter) {
+        return fail(&telemetry::chain(&error));
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start threads: {error}")),
+    };
+    let ended = runtime.block_on(program::run(settings));
+    // Whatever still runs has had its time to end.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!(error = telemetry::chain(&failure), "the operator failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// For what goes wrong before there is a log.
+fn fail(message: &str) -> ExitCode {
+    // With nowhere left to say it, the exit code says it.
+    let _unsaid = writeln!(io::stderr(), "error: {message}");
+    ExitCode::FAILURE
+}

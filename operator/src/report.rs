@@ -1,0 +1,248 @@
+//! Writes the status. One write at a time, each with the resource version that this process knows (P13).
+
+use std::time::Duration;
+
+use hyperflow_api::{
+    ShardJob, ShardJobStatus,
+    ids::{JobUid, Takeover},
+};
+use kube::{Api, Client, ResourceExt, api::PostParams};
+use tokio::sync::watch;
+use tracing::{debug, error, warn};
+
+use crate::{
+    client::{CallError, call},
+    metrics::Metrics,
+    telemetry::chain,
+};
+
+/// Pauses before looking again after an answer that said nothing: doubled up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
+/// The pause before the core hears of a refusal that a repetition would meet as well.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+
+/// What became of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The API server has it.
+    Stored,
+    /// It does not have it, nor anybody else's.
+    Refused,
+    /// Another process has taken the job over, or we do not lead any more.
+    Superseded,
+    /// The object is gone, or another one has its name.
+    Gone,
+}
+
+/// The object as last seen, and who we are to it.
+pub struct Ledger {
+    api: Api<ShardJob>,
+    /// Carries UID and resource version; its status is replaced with each write.
+    job: ShardJob,
+    takeover: Takeover,
+    /// No write has been stored yet, so that the next one raises the term: it must be based on the very object that the
+    /// coordinator was made from.
+    taking_over: bool,
+    leading: watch::Receiver<bool>,
+    metrics: Metrics,
+}
+
+impl Ledger {
+    /// A ledger for a coordinator that was made from `job`.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        job: ShardJob,
+        takeover: Takeover,
+        leading: watch::Receiver<bool>,
+        metrics: Metrics,
+    ) -> Self {
+        let api = Api::namespaced(client, &job.namespace().unwrap_or_default());
+        Self { api, job, takeover, taking_over: true, leading, metrics }
+    }
+
+    /// Stores a status. Returns only when it is known whether the API server has it, however long that takes.
+    pub async fn store(&mut self, status: ShardJobStatus) -> Outcome {
+        let name = self.job.name_any();
+        self.job.status = Some(status);
+        loop {
+            // The right to write is checked at the moment of writing.
+            if !*self.leading.borrow() {
+                return Outcome::Superseded;
+            }
+            self.count();
+            let params = PostParams::default();
+            let write = self.api.replace_status(&name, &params, &self.job);
+            let error = match call("write status of shardjob", &name, write).await {
+                Ok(stored) => return self.stored(&stored),
+                Err(error) if error.is_not_found() => return Outcome::Gone,
+                Err(error) => error,
+            };
+            if error.is_refusal() && !error.is_conflict() {
+                error!(error = chain(&error), "the API server does not take the status");
+                tokio::time::sleep(REFUSED_PAUSE).await;
+                return Outcome::Refused;
+            }
+            let conflict = error.is_conflict();
+            // Somebody else wrote, or nobody knows whether we did: look before anything is repeated (P13).
+            let Some(live) = self.look(&name, error).await else { return Outcome::Gone };
+            match self.compare(&live) {
+                Found::Ours => return self.stored(&live),
+                Found::Another => return Outcome::Superseded,
+                Found::Older => self.rebase(&live),
+            }
+            // After a conflict the same goes on top of what is there. After a failure the core, which paces writes, says
+            // when there is another.
+            if !conflict {
+                return Outcome::Refused;
+            }
+        }
+    }
+
+    fn stored(&mut self, live: &ShardJob) -> Outcome {
+        self.taking_over = false;
+        self.rebase(live);
+        Outcome::Stored
+    }
+
+    fn rebase(&mut self, live: &ShardJob) {
+        self.job.metadata.resource_version = live.resource_version();
+    }
+
+    /// The object as it is, once there is an answer. None when it is gone.
+    async fn look(&self, name: &str, mut why: CallError) -> Option<ShardJob> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if why.is_conflict() {
+                debug!(error = chain(&why), "somebody else wrote the object");
+            } else {
+                warn!(error = chain(&why), "looking whether the status was written");
+            }
+            match call("get shardjob", name, self.api.get_opt(name)).await {
+                Ok(live) => return live.filter(|live| live.uid() == self.job.uid()),
+                Err(error) => why = error,
+            }
+            tokio::time::sleep(pause).await;
+            pause = LAST_PAUSE.min(pause * 2);
+        }
+    }
+
+    fn compare(&self, live: &ShardJob) -> Found {
+        compare(live, &self.job, self.takeover, self.taking_over)
+    }
+
+    fn count(&self) {
+        self.metrics.status_writes.inc();
+        let bytes = serde_json::to_vec(&self.job.status).map_or(0, |bytes| bytes.len());
+        self.metrics.status_bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
+    }
+}
+
+/// What stands in the API server, compared with what we wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Ours,
+    Older,
+    Another,
+}
+
+fn compare(live: &ShardJob, written: &ShardJob, takeover: Takeover, taking_over: bool) -> Found {
+    let ours = taken_over_by(live) == Some(takeover);
+    if ours && same(live.status.as_ref(), written.status.as_ref()) {
+        Found::Ours
+    } else if ours {
+        Found::Older
+    } else if taking_over && live.resource_version() == written.resource_version() {
+        // Nothing has happened since the coordinator was made.
+        Found::Older
+    } else {
+        Found::Another
+    }
+}
+
+/// Equal as the API server keeps them, which is without fractions of a second.
+fn same(a: Option<&ShardJobStatus>, b: Option<&ShardJobStatus>) -> bool {
+    match (serde_json::to_value(a), serde_json::to_value(b)) {
+        (Ok(a), Ok(b)) => a == b,
+        // What cannot be compared is not known to be stored.
+        _ => false,
+    }
+}
+
+fn taken_over_by(job: &ShardJob) -> Option<Takeover> {
+    let recovery = job.status.as_ref()?.recovery.as_ref()?;
+    let term = u64::try_from(recovery.term).ok()?;
+    let random = u64::from_str_radix(&recovery.takeover, 16).ok()?;
+    Some(Takeover { term, random })
+}
+
+/// Stores the status of a job that is not sound, on top of what was seen.
+///
+/// # Errors
+/// When it was not stored, or nobody knows.
+pub async fn refuse(client: &Client, job: &ShardJob, status: ShardJobStatus) -> Result<(), CallError> {
+    if job.status.as_ref() == Some(&status) {
+        return Ok(());
+    }
+    let name = job.name_any();
+    let api: Api<ShardJob> = Api::namespaced(client.clone(), &job.namespace().unwrap_or_default());
+    let mut job = job.clone();
+    job.status = Some(status);
+    call("write status of shardjob", &name, api.replace_status(&name, &PostParams::default(), &job)).await.map(drop)
+}
+
+/// The object now, past all caches. None when it is gone, or another one has its name.
+///
+/// # Errors
+/// When the API server does not say.
+pub async fn fresh(client: &Client, namespace: &str, name: &str, uid: &JobUid) -> Result<Option<ShardJob>, CallError> {
+    let api: Api<ShardJob> = Api::namespaced(client.clone(), namespace);
+    let live = call("get shardjob", name, api.get_opt(name)).await?;
+    Ok(live.filter(|live| live.uid().as_deref() == Some(&uid.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const US: Takeover = Takeover { term: 3, random: 0xab };
+
+    fn job(version: &str, term: i64, takeover: &str, progress: &str) -> ShardJob {
+        serde_json::from_value(json!({
+            "apiVersion": "hyperflow.dev/v1alpha1", "kind": "ShardJob",
+            "metadata": {"name": "a", "namespace": "b", "uid": "u", "resourceVersion": version},
+            "spec": {"source": {"numbers": {"count": 1}}, "task": {"noop": {}}},
+            "status": {
+                "display": {"status": "Running", "progress": progress},
+                "recovery": {"term": term, "takeover": takeover}
+            }
+        }))
+        .unwrap()
+    }
+
+    fn compared(live: &ShardJob, taking_over: bool) -> Found {
+        compare(live, &job("7", 3, "00000000000000ab", "2/3"), US, taking_over)
+    }
+
+    #[test]
+    fn a_write_without_an_answer_is_found_by_reading_back() {
+        assert_eq!(compared(&job("8", 3, "00000000000000ab", "2/3"), true), Found::Ours);
+        assert_eq!(compared(&job("8", 3, "00000000000000ab", "2/3"), false), Found::Ours);
+        assert_eq!(compared(&job("8", 3, "00000000000000ab", "1/3"), false), Found::Older);
+    }
+
+    #[test]
+    fn another_take_over_ends_ours_even_under_our_own_term() {
+        assert_eq!(compared(&job("8", 4, "00000000000000ab", "2/3"), false), Found::Another);
+        assert_eq!(compared(&job("8", 3, "00000000000000cd", "2/3"), false), Found::Another);
+    }
+
+    #[test]
+    fn a_term_is_raised_only_on_the_object_it_was_decided_from() {
+        assert_eq!(compared(&job("7", 2, "00000000000000cd", "1/3"), true), Found::Older);
+        assert_eq!(compared(&job("8", 2, "00000000000000cd", "1/3"), true), Found::Another);
+    }
+}
