@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// importLimit bounds the import of one image into one node.
+const importLimit = 5 * time.Minute
+
+func loadImageCommand(ctx context.Context, args []string) error {
+	set := flagsOf("load-image")
+	if err := parse(set, args, 2, -1); err != nil {
+		return err
+	}
+	if set.NArg()%2 != 0 {
+		fmt.Fprintln(set.Output(), "cluster load-image: every name needs an archive")
+		set.Usage()
+		return errUsage
+	}
+	// Shared: images may be loaded at the same time, but not while nodes go.
+	s, unlock, err := openState(ctx, syscall.LOCK_SH)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	nodes, err := s.nodes()
+	if err != nil {
+		return err
+	}
+	if len(nodes) == 0 {
+		return errors.New("the cluster has no nodes, is it up?")
+	}
+	for i := 0; i < set.NArg(); i += 2 {
+		name := fullName(set.Arg(i))
+		if err := s.loadImage(ctx, nodes, name, set.Arg(i+1)); err != nil {
+			return err
+		}
+		s.say("%s is on %d nodes", name, len(nodes))
+	}
+	return nil
+}
+
+// loadImage gives the image to the nodes there are, and keeps a copy of the
+// archive for nodes that are added or made anew.
+func (s *state) loadImage(ctx context.Context, nodes []node, name, archive string) error {
+	file, err := os.Open(archive)
+	if err != nil {
+		return fmt.Errorf("open the archive: %w", err)
+	}
+	defer file.Close()
+	return s.storeImage(name, file, func(copied string) error {
+		var imports []func() error
+		for _, n := range nodes {
+			imports = append(imports, func() error { return n.importImage(ctx, name, copied) })
+		}
+		return parallel(imports...)
+	})
+}
+
+// imagePath is where an image's archive is kept. The name can be read back from
+// it.
+func (s *state) imagePath(name string) string {
+	return s.path("images", url.PathEscape(name)+".tar")
+}
+
+// storeImage keeps an archive if use, which gets a copy of it, has no complaint.
+func (s *state) storeImage(name string, archive io.Reader, use func(copied string) error) error {
+	if err := os.MkdirAll(s.path("images"), 0o755); err != nil {
+		return fmt.Errorf("make the folder of images: %w", err)
+	}
+	// A name of its own: two invocations may store the same image.
+	part, err := os.CreateTemp(s.path("images"), "part-*")
+	if err != nil {
+		return fmt.Errorf("store the image %s: %w", name, err)
+	}
+	// Fails when all went well: the file then has its final name.
+	defer os.Remove(part.Name())
+	_, err = io.Copy(part, archive)
+	if err := errors.Join(err, part.Close()); err != nil {
+		return fmt.Errorf("store the image %s: %w", name, err)
+	}
+	if err := use(part.Name()); err != nil {
+		return err
+	}
+	if err := os.Rename(part.Name(), s.imagePath(name)); err != nil {
+		return fmt.Errorf("store the image %s: %w", name, err)
+	}
+	return nil
+}
+
+// importStored gives a node the stored images it lacks: all of them if it is new.
+func (s *state) importStored(ctx context.Context, n node) error {
+	listed, err := run(ctx, "ctr", "-a", n.socket(), "-n", "k8s.io", "images", "list", "-q")
+	if err != nil {
+		return err
+	}
+	present := strings.Fields(listed)
+	archives, err := filepath.Glob(s.path("images", "*.tar"))
+	if err != nil {
+		return fmt.Errorf("list the stored images: %w", err)
+	}
+	for _, archive := range archives {
+		name, err := url.PathUnescape(strings.TrimSuffix(filepath.Base(archive), ".tar"))
+		if err != nil {
+			return fmt.Errorf("read the name of %s: %w", archive, err)
+		}
+		if slices.Contains(present, name) {
+			continue
+		}
+		if err := n.importImage(ctx, name, archive); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// importImage gives a node's containerd the image under one name, and moves the
+// name if another image had it.
+//
+// An archive may name its image itself, by the very same name: containerd would
+// then give the name to the archive's index and to the image in turn, and now and
+// then collect the one it still unpacks. A base name that nothing has keeps the
+// archive's own names out.
+func (n node) importImage(ctx context.Context, name, archive string) error {
+	_, err := runFor(ctx, importLimit, "ctr", "-a", n.socket(), "-n", "k8s.io",
+		"images", "import", "--index-name", name, "--base-name", "none.invalid/none", archive)
+	return err
+}
+
+// fullName writes an image's name the way containerd and the kubelet store it:
+// with registry, folder and tag.
+func fullName(name string) string {
+	path, digest, pinned := strings.Cut(name, "@")
+	first, _, nested := strings.Cut(path, "/")
+	switch {
+	case !nested:
+		path = "docker.io/library/" + path
+	case !strings.ContainsAny(first, ".:") && first != "localhost":
+		path = "docker.io/" + path
+	}
+	if pinned {
+		return path + "@" + digest
+	}
+	if !strings.Contains(filepath.Base(path), ":") {
+		path += ":latest"
+	}
+	return path
+}
