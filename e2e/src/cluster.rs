@@ -1,0 +1,168 @@
+//! The cluster under test, and a place of its own for each test.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::{Result, job::Job};
+
+/// Who applies what the tests apply.
+pub const MANAGER: &str = "hyperflow-e2e";
+
+/// Numeric user of the workers: hostPath volumes keep the owner that they have.
+const WORKER_USER: u32 = 65_532;
+
+/// Where volumes lie on this machine. The nodes of the cluster must see the same folder.
+const VOLUMES: &str = "/var/lib/hyperflow-e2e";
+
+/// A cluster in which Hyperflow is installed.
+#[derive(Clone)]
+pub struct Cluster {
+    /// A client with the rights of an administrator.
+    pub client: Client,
+    /// The namespace of the operator.
+    pub operator_namespace: String,
+    /// The tool that made the local cluster, which can also break it; none for a cluster that exists already.
+    pub tool: Option<PathBuf>,
+}
+
+impl Cluster {
+    /// The cluster that `KUBECONFIG` names; `HYPERFLOW_CLUSTER_TOOL` is the tool that made it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn connect() -> Result<Self> {
+        let client = tokio::time::timeout(Duration::from_secs(10), Client::try_default()).await??;
+        let operator_namespace = std::env::var("HYPERFLOW_NAMESPACE").unwrap_or_else(|_| "hyperflow-system".into());
+        let tool = std::env::var_os("HYPERFLOW_CLUSTER_TOOL").map(PathBuf::from);
+        Ok(Self { client, operator_namespace, tool })
+    }
+
+    /// A namespace with Pod Security `restricted` and a shared volume `data`, empty.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn place(&self, name: &str) -> Result<Place> {
+        let stamp = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_millis() % 100_000_000;
+        let namespace = format!("hf-{}-{stamp}", name.replace('_', "-"));
+        let folder = Path::new(VOLUMES).join(&namespace);
+        for part in ["", "in", "out"] {
+            let path = folder.join(part);
+            std::fs::create_dir_all(&path)?;
+            std::os::unix::fs::chown(&path, Some(WORKER_USER), Some(WORKER_USER))?;
+        }
+        let place = Place { cluster: self.clone(), namespace, folder };
+        place.create().await?;
+        Ok(place)
+    }
+
+    /// The pods of the operator.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn operator_pods(&self) -> Result<Vec<Pod>> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.operator_namespace);
+        let list = ListParams::default().labels("app.kubernetes.io/component=operator");
+        Ok(api.list(&list).await?.items)
+    }
+}
+
+/// A test's own namespace and volume.
+pub struct Place {
+    /// The cluster it is in.
+    pub cluster: Cluster,
+    /// Its name.
+    pub namespace: String,
+    folder: PathBuf,
+}
+
+impl Place {
+    async fn create(&self) -> Result {
+        let client = &self.cluster.client;
+        let apply = PatchParams::apply(MANAGER).force();
+        let labels = json!({"pod-security.kubernetes.io/enforce": "restricted", "hyperflow.dev/e2e": "true"});
+        let namespace = json!({
+            "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}
+        });
+        Api::<Namespace>::all(client.clone()).patch(&self.namespace, &apply, &Patch::Apply(namespace)).await?;
+        let access = json!(["ReadWriteMany"]);
+        let volume = json!({
+            "apiVersion": "v1", "kind": "PersistentVolume",
+            "metadata": {"name": self.namespace, "labels": {"hyperflow.dev/e2e": "true"}},
+            "spec": {
+                "capacity": {"storage": "10Gi"}, "accessModes": access, "storageClassName": "",
+                "persistentVolumeReclaimPolicy": "Retain", "hostPath": {"path": self.folder},
+                "claimRef": {"namespace": self.namespace, "name": "data"}
+            }
+        });
+        Api::<PersistentVolume>::all(client.clone()).patch(&self.namespace, &apply, &Patch::Apply(volume)).await?;
+        let claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
+            "spec": {
+                "accessModes": access, "storageClassName": "", "volumeName": self.namespace,
+                "resources": {"requests": {"storage": "10Gi"}}
+            }
+        });
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &self.namespace);
+        claims.patch("data", &apply, &Patch::Apply(claim)).await?;
+        Ok(())
+    }
+
+    /// A file or folder of the volume, as this machine sees it; `/data/…` in the workers.
+    #[must_use]
+    pub fn path(&self, inside: &str) -> PathBuf {
+        self.folder.join(inside)
+    }
+
+    /// Writes an input of `bytes` that looks like chance and is the same for the same seed.
+    ///
+    /// # Errors
+    /// When the volume cannot be written.
+    pub fn write_input(&self, name: &str, bytes: usize, seed: u64) -> Result<PathBuf> {
+        let path = self.path("in").join(name);
+        std::fs::write(&path, crate::oracle::noise(bytes, seed))?;
+        std::os::unix::fs::chown(&path, Some(WORKER_USER), Some(WORKER_USER))?;
+        Ok(path)
+    }
+
+    /// Applies a ShardJob.
+    ///
+    /// # Errors
+    /// With the API server's own message when it is refused.
+    pub async fn apply(&self, manifest: serde_json::Value) -> Result<Job> {
+        Job::apply(&self.cluster, &self.namespace, manifest).await
+    }
+
+    /// The worker pods of a job that are not being deleted.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn workers(&self) -> Result<Vec<Pod>> {
+        let api: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &self.namespace);
+        let mut pods = api.list(&ListParams::default()).await?.items;
+        pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+        pods.sort_by_key(ResourceExt::name_any);
+        Ok(pods)
+    }
+
+    /// Removes everything the test made.
+    ///
+    /// # Errors
+    /// When the cluster or the file system refuses.
+    pub async fn remove(self) -> Result {
+        let client = &self.cluster.client;
+        let now = DeleteParams::default();
+        Api::<Namespace>::all(client.clone()).delete(&self.namespace, &now).await?;
+        Api::<PersistentVolume>::all(client.clone()).delete(&self.namespace, &now).await?;
+        std::fs::remove_dir_all(&self.folder)?;
+        Ok(())
+    }
+}

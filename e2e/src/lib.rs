@@ -1,0 +1,31 @@
+//! Promises, kept on a real cluster.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `cluster.rs` | reach a cluster; a namespace and a shared volume for each test |
+//! | `job.rs` | apply a ShardJob, wait for what it says |
+//! | `fault.rs` | bounded faults, counted |
+//! | `oracle.rs` | the right answer, from the files themselves |
+//! | `harness.rs` | runs promises side by side, and some alone |
+//! | `diagnosis.rs` | what the cluster was doing when a promise broke |
+
+pub mod cluster;
+pub mod diagnosis;
+pub mod fault;
+pub mod harness;
+pub mod job;
+pub mod oracle;
+
+/// A promise that was not kept, or a cluster that could not be asked.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a test returns.
+pub type Result<T = ()> = std::result::Result<T, Error>;
+
+/// Ends a test with a message unless something holds.
+///
+/// # Errors
+/// With the message, when it does not hold.
+pub fn ensure(holds: bool, message: impl FnOnce() -> String) -> Result {
+    if holds { Ok(()) } else { Err(message().into()) }
+}

@@ -1,0 +1,150 @@
+//! The right answer, computed from the files themselves.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Read,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use crc_fast::{CrcAlgorithm, Digest};
+use serde::Deserialize;
+
+use crate::{Result, ensure};
+
+/// Bytes that look like chance, the same for the same seed (SplitMix64).
+#[must_use]
+pub fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = state;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    };
+    let mut noise: Vec<u8> = (0..bytes.div_ceil(8)).flat_map(|_| next().to_le_bytes()).collect();
+    noise.truncate(bytes);
+    noise
+}
+
+/// CRC-32C and length of files, one after the other.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn checksum(files: &[PathBuf]) -> Result<(u64, u64)> {
+    let (mut digest, mut length) = (Digest::new(CrcAlgorithm::Crc32Iscsi), 0);
+    let mut buffer = vec![0; 1 << 20];
+    for path in files {
+        let mut file = fs::File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        loop {
+            let read = file.read(&mut buffer)?;
+            if read == 0 {
+                break;
+            }
+            digest.update(&buffer[..read]);
+            length += read as u64;
+        }
+    }
+    Ok((digest.finalize(), length))
+}
+
+/// The results in an output folder, in the order of their names; nothing else may be there but our own folder.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn parts(output: &Path) -> Result<Vec<PathBuf>> {
+    let mut parts = Vec::new();
+    for entry in fs::read_dir(output)? {
+        let entry = entry?;
+        if entry.file_name() != "_hyperflow" {
+            parts.push(entry.path());
+        }
+    }
+    parts.sort();
+    Ok(parts)
+}
+
+/// A line of a worker's record file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Which shard.
+    pub index: u32,
+    /// Number of the attempt.
+    pub attempt: u32,
+    /// Bytes of the result.
+    pub bytes: u64,
+    /// CRC-32C of the result, in hex.
+    pub crc32c: String,
+    /// Where the attempt went on from.
+    pub resumed_from: u64,
+    /// Bytes of input that an earlier attempt had read already.
+    pub bytes_read_again: u64,
+    /// Another attempt had published before.
+    pub found: bool,
+}
+
+/// All records of the only job in an output folder.
+///
+/// # Errors
+/// When there is not exactly one job, or a record is not of the documented form.
+pub fn records(output: &Path) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for file in fs::read_dir(job_folder(output)?.join("records"))? {
+        let text = fs::read_to_string(file?.path())?;
+        for line in text.lines() {
+            records.push(serde_json::from_str(line).map_err(|error| format!("record '{line}': {error}"))?);
+        }
+    }
+    records.sort_by_key(|record: &Record| (record.index, record.found));
+    Ok(records)
+}
+
+/// Our folder of the only job in an output folder.
+///
+/// # Errors
+/// When there is not exactly one job.
+pub fn job_folder(output: &Path) -> Result<PathBuf> {
+    let mut folders = Vec::new();
+    for entry in fs::read_dir(output.join("_hyperflow"))? {
+        let entry = entry?;
+        if entry.file_name() != "claims" {
+            folders.push(entry.path());
+        }
+    }
+    match &folders[..] {
+        [folder] => Ok(folder.clone()),
+        _ => Err(format!("expected the folder of one job, found {folders:?}").into()),
+    }
+}
+
+/// Everything that must hold of a copy that is complete: byte-identical, each shard published once by one commit, each
+/// recorded, nothing temporary left.
+///
+/// # Errors
+/// With the first promise that is broken.
+pub fn check_copy(input: &Path, output: &Path, shards: u32) -> Result<Vec<Record>> {
+    let parts = parts(output)?;
+    ensure(parts.len() == shards as usize, || format!("{} results, expected {shards}", parts.len()))?;
+    let (wanted, found) = (checksum(&[input.to_owned()])?, checksum(&parts)?);
+    ensure(wanted == found, || format!("the results' checksum and length are {found:?}, the input's {wanted:?}"))?;
+    let folder = job_folder(output)?;
+    for (index, part) in parts.iter().enumerate() {
+        let commit = folder.join("pub").join(index.to_string());
+        let same = fs::metadata(&commit)?.ino() == fs::metadata(part)?.ino();
+        ensure(same, || format!("{} is not what was committed as {}", part.display(), commit.display()))?;
+    }
+    let records = records(output)?;
+    let mut winners: BTreeMap<u32, u32> = BTreeMap::new();
+    for record in records.iter().filter(|record| !record.found) {
+        *winners.entry(record.index).or_default() += 1;
+    }
+    let once = winners.len() == shards as usize && winners.values().all(|times| *times == 1);
+    ensure(once, || format!("every shard must be recorded as published once: {winners:?}"))?;
+    for temporary in ["stage", "ckpt"] {
+        ensure(!folder.join(temporary).exists(), || format!("'{temporary}' was left behind"))?;
+    }
+    Ok(records)
+}

@@ -1,0 +1,69 @@
+//! `cargo test -p hyperflow-e2e --test promises -- [WORD…]`: all promises, or those whose names contain a word.
+
+#![allow(clippy::print_stdout, reason = "a test program speaks to people")]
+
+mod copies_byte_identical;
+mod counts_numbers;
+mod fails_with_remedy;
+mod refuses_bad_input;
+mod survives_deleted_pod;
+mod survives_frozen_worker;
+mod survives_killed_worker;
+mod survives_operator_kill;
+
+use std::process::ExitCode;
+
+use hyperflow_e2e::harness::{self, Promise};
+use serde_json::{Value, json};
+
+/// A promise named as its file, tried beside the others or alone.
+macro_rules! promise {
+    ($name:ident, alone: $alone:literal) => {
+        Promise { name: stringify!($name), alone: $alone, body: |place| Box::pin($name::keeps(place)) }
+    };
+}
+
+const PROMISES: &[Promise] = &[
+    promise!(survives_frozen_worker, alone: false),
+    promise!(survives_killed_worker, alone: false),
+    promise!(survives_deleted_pod, alone: false),
+    promise!(copies_byte_identical, alone: false),
+    promise!(refuses_bad_input, alone: false),
+    promise!(fails_with_remedy, alone: false),
+    promise!(counts_numbers, alone: false),
+    promise!(survives_operator_kill, alone: true),
+];
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    match harness::run(PROMISES, &words).await {
+        Ok((passed, failed)) => {
+            println!("\ntest result: {passed} passed; {failed} failed");
+            if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            println!("cannot reach a cluster: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A copy of `in/input` in shards of so many bytes; `rate` for each worker. Checkpoints come every second or MiB.
+fn copy(name: &str, bytes_per_shard: &str, rate: &str, workers: u32, slots: u32) -> Value {
+    json!({
+        "apiVersion": "hyperflow.dev/v1alpha1", "kind": "ShardJob", "metadata": {"name": name},
+        "spec": {
+            "source": {"files": {"url": "file:///data/in/input", "boundary": "Byte", "bytesPerShard": bytes_per_shard}},
+            "task": {"copy": {}},
+            "output": {"url": "file:///data/out/"},
+            "parallelism": workers,
+            "workers": {
+                "slots": slots, "bytesPerSecond": rate, "terminationGracePeriodSeconds": 5,
+                "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}]
+            },
+            "checkpoint": {"periodSeconds": 1, "bytes": "1Mi"}
+        }
+    })
+}

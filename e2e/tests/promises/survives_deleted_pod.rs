@@ -1,0 +1,40 @@
+//! A worker pod is deleted: the worker makes checkpoints, hands its shards back and leaves within two seconds; nothing is
+//! read twice and no failure is counted.
+
+use std::time::{Duration, Instant};
+
+use hyperflow_e2e::{Result, cluster::Place, ensure, job, oracle};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, ResourceExt};
+
+const MIB: u64 = 1 << 20;
+
+pub async fn keeps(place: &Place) -> Result {
+    let input = place.write_input("input", 32 * MIB as usize, 3)?;
+    let job = place.apply(super::copy("deleted", "8Mi", "4Mi", 2, 2)).await?;
+    let under_way = |status: &_| {
+        let attempts = job::attempts(status).ok()?;
+        attempts.into_iter().find(|attempt| attempt.checkpoint.is_some_and(|position| position >= MIB))
+    };
+    let (attempt, _) = job.wait("a checkpoint", Duration::from_secs(60), under_way).await?;
+    let workers = place.workers().await?;
+    let uid = |pod: &&Pod| pod.metadata.uid.as_ref().is_some_and(|uid| uid.starts_with(&attempt.pod));
+    let victim = workers.iter().find(uid).ok_or("the busy pod is not there")?;
+
+    let start = Instant::now();
+    place.cluster.delete(victim).await?;
+    let pods: Api<Pod> = Api::namespaced(place.cluster.client.clone(), &place.namespace);
+    while pods.get_opt(&victim.name_any()).await?.is_some_and(|pod| pod.metadata.uid == victim.metadata.uid) {
+        ensure(start.elapsed() < Duration::from_secs(20), || "the pod is still there after 20 s".into())?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // The grace period is five seconds: a worker that leaves by itself is gone well before, kubelet's own time included.
+    ensure(start.elapsed() < Duration::from_millis(4500), || format!("the pod took {:?} to go", start.elapsed()))?;
+
+    let status = job.complete(Duration::from_secs(120)).await?;
+    let records = oracle::check_copy(&input, &place.path("out"), 4)?;
+    ensure(records.iter().any(|record| record.resumed_from > 0), || format!("nothing was resumed: {records:?}"))?;
+    let again: u64 = records.iter().map(|record| record.bytes_read_again).sum();
+    ensure(again == 0, || format!("{again} bytes were read twice, though the worker could say good-bye: {records:?}"))?;
+    ensure(status.failures.is_empty(), || format!("a deleted pod is no failure: {:?}", status.failures))
+}

@@ -1,0 +1,57 @@
+//! A worker is frozen for longer than its lease and comes back: its shards were published by others meanwhile, its own
+//! late publish changes nothing, and every shard has one result.
+
+use std::time::{Duration, Instant};
+
+use hyperflow_e2e::{
+    Result,
+    cluster::Place,
+    ensure,
+    job::{self, Attempt},
+    oracle,
+};
+use k8s_openapi::api::core::v1::Pod;
+
+const MIB: u64 = 1 << 20;
+/// The lease, and what it takes to notice.
+const SILENT: Duration = Duration::from_secs(12);
+
+pub async fn keeps(place: &Place) -> Result {
+    let input = place.write_input("input", 96 * MIB as usize, 4)?;
+    let job = place.apply(super::copy("frozen", "8Mi", "6Mi", 2, 2)).await?;
+    let under_way = |status: &_| {
+        let attempts = job::attempts(status).ok()?;
+        let pod = attempts.iter().find(|attempt| attempt.checkpoint.is_some())?.pod.clone();
+        Some(attempts.into_iter().filter(|attempt| attempt.pod == pod).collect::<Vec<Attempt>>())
+    };
+    let (victims, _) = job.wait("a checkpoint", Duration::from_secs(60), under_way).await?;
+    let workers = place.workers().await?;
+    let uid = |pod: &&Pod| pod.metadata.uid.as_ref().is_some_and(|uid| uid.starts_with(&victims[0].pod));
+    let victim = workers.iter().find(uid).ok_or("the busy pod is not there")?;
+    place.cluster.freeze(victim).await?;
+    let frozen = Instant::now();
+
+    let moved = |status: &_| {
+        let attempts = job::attempts(status).ok()?;
+        let done = &job::shards(status).completed_indexes;
+        let left = |victim: &Attempt| {
+            let elsewhere = |attempt: &Attempt| attempt.index == victim.index && attempt.pod != victim.pod;
+            attempts.iter().any(elsewhere) || contains(done, victim.index)
+        };
+        victims.iter().all(left).then_some(())
+    };
+    let outcome = job.wait("the frozen worker's shards to move", SILENT + Duration::from_secs(20), moved).await;
+    let took = frozen.elapsed();
+    // Thawed while others work on its shards, so that both publish.
+    place.cluster.thaw(victim).await?;
+    outcome?;
+    ensure(took <= SILENT + Duration::from_secs(1), || format!("the shards ran elsewhere only after {took:?}"))?;
+
+    job.complete(Duration::from_secs(120)).await?;
+    oracle::check_copy(&input, &place.path("out"), 12)?;
+    Ok(())
+}
+
+fn contains(ranges: &str, index: u32) -> bool {
+    ranges.parse::<hyperflow_core::ranges::RangeSet>().is_ok_and(|set| set.contains(index))
+}
