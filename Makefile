@@ -1,0 +1,90 @@
+# `make help` lists what people use. Everything runs on this machine; nothing but package registries is asked.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test deps crds images cluster-tool cluster-up cluster-down install uninstall lint unit sim chart e2e
+
+NODES ?= 2
+SEEDS ?= 3000
+SEED_START ?= 1
+PROFILE ?= dev
+# `local` is a cluster of our own; `current` is whatever the current kube context points to.
+CLUSTER ?= local
+REGISTRY ?=
+INPUT ?= /var/lib/hyperflow-e2e/linux-source.tar
+
+ROOT := $(CURDIR)
+TOOL := $(ROOT)/target/cluster
+STATE := $(or $(HYPERFLOW_CLUSTER_DIR),/var/lib/hyperflow-cluster)
+
+ifeq ($(CLUSTER),local)
+  export KUBECONFIG := $(STATE)/admin.kubeconfig
+  export HYPERFLOW_CLUSTER_TOOL := $(TOOL)
+  export PATH := $(STATE)/bin:$(PATH)
+  USE_CLUSTER := cluster-up
+  INSTALL := charts/install.sh --cluster $(TOOL)
+else
+  USE_CLUSTER :=
+  INSTALL := charts/install.sh $(if $(REGISTRY),--registry $(REGISTRY))
+endif
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@echo "  CLUSTER=current uses the current kube context instead of a cluster of our own (REGISTRY=… to push the images)."
+
+demo: install $(INPUT) ## a real cluster copies a real file, loses a worker half-way, and proves the result
+	@cargo build --quiet --locked --workspace --bins
+	@target/*/debug/demo --input $(INPUT)
+
+test: ## everything: format, lints, unit, simulator, CRD drift, charts, end to end on a real cluster
+	@.ci/test
+
+deps: ## install what is missing on Debian (build tools; the cluster tool installs its own)
+	@.ci/deps
+
+crds: ## write crds/ and the CRD chart from the Rust types
+	@UPDATE_CRDS=1 cargo test --quiet --locked --workspace --lib the_committed_definition >/dev/null
+	@charts/sync-crds.sh
+
+images: deps ## build both images into target/images
+	@charts/images.sh --profile $(PROFILE)
+
+cluster-tool: deps
+	@mkdir -p target
+	@cd e2e/cluster && CGO_ENABLED=0 go build -o $(TOOL) .
+
+cluster-up: cluster-tool ## start the local cluster, or repair it (NODES=2)
+	@$(TOOL) up --nodes $(NODES)
+
+cluster-down: cluster-tool ## stop the local cluster and remove what it left
+	@$(TOOL) down
+
+install: $(USE_CLUSTER) images ## build, and install the charts with Helm
+	@$(INSTALL)
+
+uninstall: ## remove the charts; ShardJobs and their definition stay
+	@helm uninstall --namespace hyperflow-system hyperflow
+
+lint: ## format and lints
+	@cargo fmt --all --check
+	@cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
+
+unit: ## unit tests of all crates
+	@cargo test --locked --workspace --lib --bins --test sim
+
+sim: ## drive both ends of the protocol against each other (SEEDS=3000 SEED_START=1)
+	@SEEDS=$(SEEDS) SEED_START=$(SEED_START) cargo test --locked --workspace --test sim -- --nocapture
+
+chart: cluster-tool ## lint and render the charts
+	@$(TOOL) build
+	@charts/test.sh
+
+e2e: install ## the promises, on the real cluster
+	@cargo test --locked --workspace --test promises
+
+$(INPUT):
+	@.ci/deps linux-source-6.1 xz-utils
+	@mkdir -p $(@D)
+	@echo "unpacking the kernel source to $@"
+	@xz --decompress --stdout /usr/src/linux-source-6.1.tar.xz > $@.part && mv $@.part $@
