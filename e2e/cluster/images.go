@@ -1,7 +1,9 @@
 package main
 
 import (
+	"archive/tar"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -126,15 +128,52 @@ func (s *state) importStored(ctx context.Context, n node) error {
 
 // importImage gives a node's containerd the image under one name, and moves the
 // name if another image had it.
-//
-// An archive may name its image itself, by the very same name: containerd would
-// then give the name to the archive's index and to the image in turn, and now and
-// then collect the one it still unpacks. A base name that nothing has keeps the
-// archive's own names out.
 func (n node) importImage(ctx context.Context, name, archive string) error {
-	_, err := runFor(ctx, importLimit, "ctr", "-a", n.socket(), "-n", "k8s.io",
-		"images", "import", "--index-name", name, "--base-name", "none.invalid/none", archive)
+	named, err := archiveNames(archive, name)
+	if err != nil {
+		return err
+	}
+	args := []string{"-a", n.socket(), "-n", "k8s.io", "images", "import"}
+	// Named by us as well, containerd would give the name to the archive's index
+	// and to its image in turn, and collect the index while it unpacks it.
+	if !named {
+		args = append(args, "--index-name", name)
+	}
+	_, err = runFor(ctx, importLimit, "ctr", append(args, archive)...)
 	return err
+}
+
+// archiveNames tells whether a docker archive names its image so itself.
+func archiveNames(path, name string) (bool, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return false, fmt.Errorf("open the archive: %w", err)
+	}
+	defer file.Close()
+	for entries := tar.NewReader(file); ; {
+		entry, err := entries.Next()
+		if errors.Is(err, io.EOF) {
+			return false, nil // An OCI archive: it has an index instead.
+		}
+		if err != nil {
+			return false, fmt.Errorf("read the archive %s: %w", path, err)
+		}
+		if entry.Name != "manifest.json" {
+			continue
+		}
+		var images []struct{ RepoTags []string }
+		if err := json.NewDecoder(entries).Decode(&images); err != nil {
+			return false, fmt.Errorf("read the manifest of %s: %w", path, err)
+		}
+		for _, image := range images {
+			for _, tag := range image.RepoTags {
+				if fullName(tag) == name {
+					return true, nil
+				}
+			}
+		}
+		return false, nil
+	}
 }
 
 // fullName writes an image's name the way containerd and the kubelet store it:

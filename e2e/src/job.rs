@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use hyperflow_api::{ShardJob, ShardJobStatus, status::ShardCounts};
 use kube::{
     Api,
-    api::{DynamicObject, Patch, PatchParams, PostParams},
+    api::{DynamicObject, Patch, PatchParams, ValidationDirective},
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::Value;
@@ -47,7 +47,9 @@ impl Job {
         let raw: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), namespace, &resource);
         let object: DynamicObject = serde_json::from_value(manifest)?;
         let name = object.metadata.name.clone().ok_or("the manifest has no name")?;
-        raw.create(&PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() }, &object).await?;
+        // Strict, as kubectl is: without it the API server drops unknown fields in silence.
+        let strict = PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply(MANAGER) };
+        raw.patch(&name, &strict, &Patch::Apply(object)).await?;
         Ok(Self { api: Api::namespaced(cluster.client.clone(), namespace), name })
     }
 

@@ -181,14 +181,14 @@ impl Coordinator {
     /// Keeps the latest failure of each kind, and how many there were.
     fn sample(&mut self, now: Now, index: Option<ShardIndex>, seat: Seat, failure: &Failure) {
         self.writer.touch();
-        let node = self.workers.get(&seat).and_then(|worker| self.pool.node(&worker.id.pod_uid)).unwrap_or_default();
+        let node_name = self.workers.get(&seat).map(|worker| worker.node.clone()).unwrap_or_default();
         let alike = |sample: &FailureSample| sample.class == failure.class.name() && sample.reason == failure.reason;
         let latest = FailureSample {
             class: failure.class.name().into(),
             reason: failure.reason.clone(),
             count: 1,
             index: index.and_then(|index| i32::try_from(index).ok()),
-            node_name: node.into(),
+            node_name,
             message: shorten(&failure.message),
             last_time: Timestamp::from_second(now.unix).ok().map(Time),
         };

@@ -1,7 +1,9 @@
 //! Who gets what next, and when leases end.
 
+use std::collections::BTreeMap;
+
 use hyperflow_api::{
-    ids::{Epoch, ShardIndex},
+    ids::Epoch,
     message::{Grant, Held, Revoked, Target},
 };
 
@@ -203,13 +205,15 @@ impl Coordinator {
     pub(super) fn end_what_ran_out(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.end_silent_workers(now, effects);
         let over = |lease: &Lease| now.millis >= lease.deadline;
-        let expired: Vec<(ShardIndex, Lease)> = (self.shards.leased().iter())
-            .filter(|(_, leased)| over(&leased.lease))
-            .map(|(&index, leased)| (index, leased.lease))
-            .collect();
-        for (index, lease) in expired {
-            self.lost(now, lease.seat, Target::Shard(index), true);
-            self.revoke(lease.seat, Revoked { target: Target::Shard(index), epoch: lease.epoch });
+        let mut expired: BTreeMap<Seat, Vec<Revoked>> = BTreeMap::new();
+        for (&index, leased) in self.shards.leased().iter().filter(|(_, leased)| over(&leased.lease)) {
+            let Lease { epoch, seat, .. } = leased.lease;
+            expired.entry(seat).or_default().push(Revoked { target: Target::Shard(index), epoch });
+        }
+        for (seat, leases) in expired {
+            let targets: Vec<Target> = leases.iter().map(|lease| lease.target).collect();
+            self.lose(now, seat, &targets);
+            leases.into_iter().for_each(|lease| self.revoke(seat, lease));
         }
         if self.chore.lease.is_some_and(|(_, lease)| over(&lease)) {
             self.revoke_chore();

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hyperflow_api::{
     ShardJobSpec, ShardJobStatus,
     ids::{JobUid, Takeover, WorkerId},
-    message::{FromOperator, Hello, Orders, Planned, Report, Target},
+    message::{FromOperator, Held, Hello, Orders, Planned, Report, Target},
     status::{FailureSample, ShardCounts},
 };
 
@@ -192,10 +192,14 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     pub(crate) id: WorkerId,
+    /// The node of its pod, once the pod is known.
+    node: String,
     /// Its stream; none for a short while after it broke.
     pub(crate) session: Option<SessionId>,
     /// Its pod is known and it may be given work.
     pub(crate) welcomed: bool,
+    /// Leases that it said it holds, until it is welcomed.
+    claims: Vec<Held>,
     slots: u32,
     capacity: u32,
     leaving: bool,
@@ -332,6 +336,11 @@ impl Coordinator {
     }
 
     fn job_seen(&mut self, now: Now, seen: Seen, effects: &mut Vec<Effect>) {
+        if self.conclusion.is_some() {
+            // What is concluded speaks of the spec as it was. Where a change may open the job again, because there is no
+            // plan, another desk does so when this one has cleared its pool.
+            return;
+        }
         let spec_changed = seen.spec != self.seen.spec;
         if spec_changed || seen.generation != self.seen.generation || seen.deleting != self.seen.deleting {
             self.writer.touch();

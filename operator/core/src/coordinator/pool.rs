@@ -89,7 +89,7 @@ impl Coordinator {
             }
         }
         self.writer.touch();
-        self.welcome_known(effects);
+        self.welcome_known(now, effects);
     }
 
     pub(super) fn pod_refused(&mut self, now: Now, reason: String, message: String) {

@@ -25,37 +25,29 @@ impl Coordinator {
         }
         self.replace_process(now, &hello.worker);
         let seat = self.seat(&hello.worker);
-        let held = hello.held.iter().map(|held| held.target).collect();
         let old = self.workers.remove(&seat);
         if let Some(stale) = old.as_ref().and_then(|worker| worker.session) {
             self.sessions.remove(&stale);
             effects.push(Effect::Close { session: stale, reason: "worker opened another session" });
         }
-        // What it held and does not name any more is lost: it cannot have forgotten a run that goes on.
-        let forgotten: Vec<Target> =
-            old.map(|worker| worker.held.difference(&held).copied().collect()).unwrap_or_default();
         self.sessions.insert(session, seat);
         let worker = Worker {
             id: hello.worker,
+            node: String::new(),
             session: Some(session),
             welcomed: false,
+            claims: hello.held,
             slots: hello.slots.max(1),
             capacity: 0,
             leaving: false,
-            held,
+            held: old.map(|worker| worker.held).unwrap_or_default(),
             since: now.millis,
             received: 0,
             acked: 0,
             orders: Orders::default(),
         };
         self.workers.insert(seat, worker);
-        for target in forgotten {
-            self.lost(now, seat, target, false);
-        }
-        for held in &hello.held {
-            self.represented(now, seat, held);
-        }
-        self.welcome_known(effects);
+        self.welcome_known(now, effects);
     }
 
     /// The same pod with another nonce: the old process is dead, and its leases with it (P2).
@@ -71,21 +63,45 @@ impl Coordinator {
         *self.seats.entry(id.clone()).or_insert(Seat(next))
     }
 
-    /// Welcomes workers whose pods are ours: known by the pod's UID, whatever it says of itself.
-    pub(super) fn welcome_known(&mut self, effects: &mut Vec<Effect>) {
-        for worker in self.workers.values_mut().filter(|worker| !worker.welcomed) {
-            let (Some(session), true) = (worker.session, self.pool.knows(&worker.id.pod_uid)) else { continue };
-            worker.welcomed = true;
-            worker.orders.plan = self.plan.as_ref().map(|(plan, _)| super::facts::plan_ref(plan));
-            let welcome = FromOperator::Welcome(Welcome {
-                takeover: self.takeover,
-                job: self.brief.clone(),
-                lease_millis: u32::try_from(self.limits.lease_millis).unwrap_or(u32::MAX),
-                orphan_seconds: self.limits.orphan_seconds,
-            });
-            effects.push(Effect::Send { session, message: welcome });
-            self.writer.touch();
+    /// Welcomes workers whose pods are ours: known by the pod's UID, whatever it says of itself. Nobody is welcomed under
+    /// a term that is not stored.
+    pub(super) fn welcome_known(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if !self.writer.term_is_stored() {
+            return;
         }
+        let known = |worker: &Worker| !worker.welcomed && self.pool.knows(&worker.id.pod_uid);
+        let seats: Vec<Seat> = self.workers.iter().filter(|(_, worker)| known(worker)).map(|(&seat, _)| seat).collect();
+        for seat in seats {
+            self.welcome(now, seat, effects);
+        }
+    }
+
+    fn welcome(&mut self, now: Now, seat: Seat, effects: &mut Vec<Effect>) {
+        let Some(worker) = self.workers.get_mut(&seat) else { return };
+        let Some(session) = worker.session else { return };
+        worker.welcomed = true;
+        worker.node = self.pool.node(&worker.id.pod_uid).unwrap_or_default().to_owned();
+        worker.orders.plan = self.plan.as_ref().map(|(plan, _)| super::facts::plan_ref(plan));
+        let welcome = FromOperator::Welcome(Welcome {
+            takeover: self.takeover,
+            job: self.brief.clone(),
+            lease_millis: u32::try_from(self.limits.lease_millis).unwrap_or(u32::MAX),
+            orphan_seconds: self.limits.orphan_seconds,
+        });
+        effects.push(Effect::Send { session, message: welcome });
+        let claims = std::mem::take(&mut worker.claims);
+        let held = claims.iter().map(|claim| claim.target).collect();
+        let before = std::mem::replace(&mut worker.held, held);
+        // What it held and does not name any more is lost: it cannot have forgotten a run that goes on.
+        for target in before {
+            if !claims.iter().any(|claim| claim.target == target) {
+                self.lost(now, seat, target, false);
+            }
+        }
+        for claim in &claims {
+            self.represented(now, seat, claim);
+        }
+        self.writer.touch();
     }
 
     pub(super) fn session_closed(&mut self, now: Now, session: SessionId) {
@@ -175,26 +191,29 @@ impl Coordinator {
         self.workers.values().filter_map(wake).min()
     }
 
-    /// A process is gone: what it held goes elsewhere. The shards that it had begun may be why (P16): those it held
-    /// longest, as many as it has slots. Prefetched ones are not charged.
+    /// A process is gone: what it held goes elsewhere.
     pub(super) fn lose_worker(&mut self, now: Now, seat: Seat) {
-        let Some(worker) = self.workers.remove(&seat) else { return };
-        self.seats.remove(&worker.id);
-        if let Some(session) = worker.session {
-            self.sessions.remove(&session);
-        }
-        let sequence = |target: &Target| match target {
-            Target::Shard(index) => self.shards.leased().get(index).map(|leased| leased.lease.epoch.sequence),
-            Target::Plan | Target::Sweep => Some(0),
-        };
-        let mut held: Vec<Target> = worker.held.iter().copied().collect();
-        held.sort_by_key(sequence);
-        // A pod that was told to go took nothing down with it.
-        let begun = if worker.leaving || self.pool.is_leaving(&worker.id.pod_uid) { 0 } else { worker.slots as usize };
-        for (place, target) in held.into_iter().enumerate() {
-            self.lost(now, seat, target, place < begun);
+        let Some(worker) = self.workers.get(&seat) else { return };
+        let held: Vec<Target> = worker.held.iter().copied().collect();
+        self.lose(now, seat, &held);
+        if let Some(worker) = self.workers.remove(&seat) {
+            self.seats.remove(&worker.id);
+            self.sessions.retain(|_, of| *of != seat);
         }
         self.writer.touch();
+    }
+
+    /// Leases ended without a word of the worker. The shards it had begun may be why: those it held longest, as many as
+    /// it has slots. What it had only prefetched is not charged (P16), nor what it lost because its pod was told to go.
+    pub(super) fn lose(&mut self, now: Now, seat: Seat, targets: &[Target]) {
+        let Some(worker) = self.workers.get(&seat) else { return };
+        let mut held: Vec<Target> = worker.held.iter().copied().collect();
+        held.sort_by_key(|target| self.lease_on(*target).map(|lease| lease.epoch.sequence));
+        let told_to_go = worker.leaving || self.pool.is_leaving(&worker.id.pod_uid);
+        held.truncate(if told_to_go { 0 } else { worker.slots as usize });
+        for &target in targets {
+            self.lost(now, seat, target, held.contains(&target));
+        }
     }
 
     pub(super) fn send_orders(&mut self, effects: &mut Vec<Effect>) {

@@ -177,6 +177,9 @@ impl Coordinator {
                 worker.orders.leave = true;
             }
         }
+        if first {
+            self.welcome_known(now, effects);
+        }
         if first || ends {
             effects.push(Effect::LookAtPool);
         }

@@ -5,7 +5,7 @@
 //! more of them; `SEED_START=42 SEEDS=1` runs one again.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used, reason = "a test program")]
-#![allow(clippy::disallowed_methods, reason = "the number of seeds comes from the environment"]
+#![allow(clippy::disallowed_methods, reason = "the number of seeds comes from the environment")]
 
 mod chance;
 mod node;
