@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::{Result, job::Job};
 
 /// Who applies what the tests apply.
-pub const MANAGER: &str = "hyperflow-e2e";
+const MANAGER: &str = "hyperflow-e2e";
 
 /// Numeric user of the workers: hostPath volumes keep the owner that they have.
 const WORKER_USER: u32 = 65_532;
@@ -138,7 +138,7 @@ impl Place {
     /// # Errors
     /// With the API server's own message when it is refused.
     pub async fn apply(&self, manifest: serde_json::Value) -> Result<Job> {
-        Job::apply(&self.cluster, &self.namespace, manifest).await
+        Job::apply(&self.cluster, &self.namespace, &manifest).await
     }
 
     /// The worker pods of a job that are not being deleted.

@@ -1,19 +1,19 @@
 //! A ShardJob as a user has it: applied, and waited for.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use hyperflow_api::{ShardJob, ShardJobStatus, status::ShardCounts};
 use kube::{
     Api,
-    api::{DynamicObject, Patch, PatchParams, ValidationDirective},
-    core::{ApiResource, GroupVersionKind},
+    api::{Patch, PatchParams},
 };
 use serde_json::Value;
+use tokio::{io::AsyncWriteExt, process::Command};
 
-use crate::{
-    Error, Result,
-    cluster::{Cluster, MANAGER},
-};
+use crate::{Error, Result, cluster::Cluster};
 
 /// How often status is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -37,19 +37,26 @@ pub fn manifest(name: &str) -> Result<Value> {
 }
 
 impl Job {
-    /// Creates a ShardJob as written: the API server's own checks apply, ours do not come first.
+    /// `kubectl apply`, as a user does it: the API server's own checks apply, ours do not come first.
     ///
     /// # Errors
-    /// With the API server's message when it is refused.
-    pub async fn apply(cluster: &Cluster, namespace: &str, manifest: Value) -> Result<Self> {
-        let kind = GroupVersionKind::gvk("hyperflow.dev", "v1alpha1", "ShardJob");
-        let resource = ApiResource::from_gvk(&kind);
-        let raw: Api<DynamicObject> = Api::namespaced_with(cluster.client.clone(), namespace, &resource);
-        let object: DynamicObject = serde_json::from_value(manifest)?;
-        let name = object.metadata.name.clone().ok_or("the manifest has no name")?;
-        // Strict, as kubectl is: without it the API server drops unknown fields in silence.
-        let strict = PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply(MANAGER) };
-        raw.patch(&name, &strict, &Patch::Apply(object)).await?;
+    /// With what kubectl says when the job is refused.
+    pub async fn apply(cluster: &Cluster, namespace: &str, manifest: &Value) -> Result<Self> {
+        let name = manifest["metadata"]["name"].as_str().ok_or("the manifest has no name")?.to_owned();
+        let mut kubectl = Command::new("kubectl")
+            .args(["apply", "--namespace", namespace, "--filename", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("kubectl: {error}"))?;
+        let mut input = kubectl.stdin.take().ok_or("kubectl takes no input")?;
+        input.write_all(manifest.to_string().as_bytes()).await?;
+        drop(input);
+        let output = kubectl.wait_with_output().await?;
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into());
+        }
         Ok(Self { api: Api::namespaced(cluster.client.clone(), namespace), name })
     }
 

@@ -82,7 +82,7 @@ async fn shrinking_input_is_noticed(place: &Place) -> Result {
         |status: &_| job::attempts(status).ok()?.iter().any(|attempt| attempt.checkpoint.is_some()).then_some(());
     job.wait("a checkpoint", LIMIT, under_way).await?;
     fs::OpenOptions::new().write(true).open(&input)?.set_len(3 << 20)?;
-    fails(&job, "InputChanged", &["file:///data/in/input", "create a new ShardJob"]).await?;
+    fails(&job, "InputChanged", &["file:///data/in/input", "Create a new ShardJob"]).await?;
     let output = place.path("out");
     for part in oracle::parts(&output)? {
         let size = fs::metadata(&part)?.len();
