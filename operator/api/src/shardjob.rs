@@ -16,6 +16,7 @@ use crate::{quantity::Quantity, status::ShardJobStatus, workers::Workers};
     group = "hyperflow.dev",
     version = "v1alpha1",
     kind = "ShardJob",
+    doc = "Much data, a task, and a place for results: split into shards, run by a pool of worker pods, published exactly once.",
     namespaced,
     plural = "shardjobs",
     shortname = "shj",

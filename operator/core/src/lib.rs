@@ -8,6 +8,7 @@
 //! | where does anything lie in the output store | [`layout`] |
 //! | which state is a shard in, who holds it | [`shards`] |
 //! | who gets which shard next | [`coordinator`], `leasing.rs` |
+//! | why is nothing leased just now | [`reasons`] |
 //! | when is there another attempt | [`retry`] |
 //! | when does progress count, where does recovery start | [`checkpoint`] |
 //! | how many worker pods | [`coordinator`], `pool.rs` |
@@ -26,6 +27,7 @@ pub mod layout;
 pub mod pacing;
 pub mod plan;
 pub mod ranges;
+pub mod reasons;
 pub mod recovery;
 pub mod retry;
 pub mod shards;

@@ -24,7 +24,7 @@ use hyperflow_api::{
     message::Checkpoint,
 };
 
-use crate::ranges::RangeSet;
+use crate::{ranges::RangeSet, reasons::NotNow};
 
 /// A worker process in this coordinator's books.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -283,19 +283,30 @@ impl Shards {
     }
 
     /// The shard to lease next: retries that are due, lowest index first, then limbo, then the next one (P14).
-    #[must_use]
-    pub fn candidate(&self, now: u64, claims_stand: bool, limit: ShardIndex, window: usize) -> Option<ShardIndex> {
+    ///
+    /// # Errors
+    /// With why there is none now.
+    pub fn candidate(
+        &self,
+        now: u64,
+        claims_stand: bool,
+        limit: ShardIndex,
+        window: usize,
+    ) -> Result<ShardIndex, NotNow> {
         let due = |waiting: &Waiting| waiting.until <= now;
         if let Some((&index, _)) = self.waiting.iter().find(|(_, waiting)| due(waiting)) {
-            return Some(index);
+            return Ok(index);
         }
-        if self.holes() >= window {
-            return None;
+        let fresh = self.limbo.first().filter(|_| !claims_stand);
+        let fresh = fresh.or_else(|| (self.next < self.total.min(limit)).then_some(self.next));
+        match fresh {
+            Some(index) if self.holes() < window => Ok(index),
+            Some(_) => Err(NotNow::WindowFull),
+            None if self.next < self.total => Err(NotNow::ReservationPending),
+            None if !self.limbo.is_empty() => Err(NotNow::ClaimsStand),
+            None if self.leased.is_empty() && !self.waiting.is_empty() => Err(NotNow::BackingOff),
+            None => Err(NotNow::AllLeased),
         }
-        if !claims_stand && let Some(index) = self.limbo.first() {
-            return Some(index);
-        }
-        (self.next < self.total.min(limit)).then_some(self.next)
     }
 
     /// When the first waiting shard is due.
@@ -326,7 +337,7 @@ mod tests {
     }
 
     fn next(shards: &Shards) -> Option<ShardIndex> {
-        shards.candidate(100, false, u32::MAX, 4)
+        shards.candidate(100, false, u32::MAX, 4).ok()
     }
 
     #[test]
@@ -336,12 +347,13 @@ mod tests {
             assert_eq!(next(&shards), Some(index));
             shards.grant(index, lease(u64::from(index)));
         }
-        assert_eq!(next(&shards), None, "four holes are the window");
+        let full = shards.candidate(100, false, u32::MAX, 4);
+        assert_eq!(full, Err(NotNow::WindowFull), "four holes are the window");
         assert!(shards.published(3).0);
         assert_eq!(next(&shards), Some(4), "distance does not count");
         assert!(shards.wait(1, epoch(1), 50, History { failures: 1, ..History::default() }));
         assert_eq!(next(&shards), Some(1));
-        assert_eq!(shards.candidate(49, false, u32::MAX, 4), Some(4));
+        assert_eq!(shards.candidate(49, false, u32::MAX, 4), Ok(4));
     }
 
     #[test]
@@ -374,10 +386,10 @@ mod tests {
         let mut shards = Shards::resume(10, 5, done, RangeSet::default(), BTreeMap::from([(3, waiting)]));
         assert_eq!(shards.limbo().to_string(), "1,4");
         assert_eq!(shards.pending(), 7);
-        assert_eq!(shards.candidate(50, true, u32::MAX, 9), Some(5), "what was never granted is free at once");
-        assert_eq!(shards.candidate(50, false, u32::MAX, 9), Some(1));
+        assert_eq!(shards.candidate(50, true, u32::MAX, 9), Ok(5), "what was never granted is free at once");
+        assert_eq!(shards.candidate(50, false, u32::MAX, 9), Ok(1));
         shards.release_claims(50);
-        assert_eq!(shards.candidate(50, false, u32::MAX, 9), Some(3));
+        assert_eq!(shards.candidate(50, false, u32::MAX, 9), Ok(3));
     }
 
     #[test]

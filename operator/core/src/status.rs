@@ -18,6 +18,7 @@ use crate::{
     coordinator::{Coordinator, Seen, Verdict},
     job::Refusal,
     ranges::{RangeError, RangeSet},
+    reasons::NotNow,
     recovery::{self, Attempt, RecoveryError},
     shards::{Seat, Shards, Waiting},
 };
@@ -207,7 +208,7 @@ fn conditions(known: &Coordinator, now: Now) -> Vec<Condition> {
     };
     let mut says = vec![planned, available];
     says.extend(match &known.conclusion {
-        None => unfinished("Running", "shards are being processed"),
+        None => unfinished(if known.shards.leased().is_empty() { known.not_now } else { NotNow::SlotsFull }),
         Some((Verdict::Complete, _)) => [
             ("Reconciling", false, "Finished", "nothing is left to do".into()),
             ("Stalled", false, "Finished", String::new()),
@@ -219,9 +220,10 @@ fn conditions(known: &Coordinator, now: Now) -> Vec<Condition> {
     set(&known.last_status().conditions, says, known.seen.generation, now)
 }
 
-fn unfinished<'a>(reason: &'a str, message: &str) -> [Says<'a>; 4] {
+fn unfinished<'a>(waits_for: NotNow) -> [Says<'a>; 4] {
+    let reason = "Unfinished";
     [
-        ("Reconciling", true, reason, message.into()),
+        ("Reconciling", true, waits_for.reason(), waits_for.message().into()),
         ("Stalled", false, reason, String::new()),
         ("Complete", false, reason, String::new()),
         ("Failed", false, reason, String::new()),

@@ -7,7 +7,7 @@ use hyperflow_api::{
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
-use super::{Coordinator, Verdict};
+use super::Coordinator;
 use crate::{
     Now,
     retry::Verdict as Retry,
@@ -156,20 +156,6 @@ impl Coordinator {
             }
             Retry::RetryAfter(_) | Retry::GiveUp => self.fail_job(now, &failure.reason, failure.message),
         }
-    }
-
-    /// No attempt can do better: everything stops. The first reason stands.
-    pub(super) fn fail_job(&mut self, now: Now, reason: &str, message: String) {
-        if self.verdict.is_some() {
-            return;
-        }
-        self.verdict = Some(Verdict::Failed { reason: reason.into(), message });
-        for (index, leased) in self.shards.end_all() {
-            self.revoke(leased.lease.seat, Revoked { target: Target::Shard(index), epoch: leased.lease.epoch });
-        }
-        self.revoke_chore();
-        self.chore.sweep_by = Some(now.millis + super::leasing::SWEEP_MILLIS);
-        self.writer.touch_urgently();
     }
 
     fn tell_plan(&mut self, plan: &Planned) {

@@ -7,9 +7,10 @@ use hyperflow_api::{
     message::{Grant, Held, Revoked, Target},
 };
 
-use super::{Coordinator, Effect, Verdict};
+use super::{Coordinator, Effect};
 use crate::{
     Now,
+    reasons::NotNow,
     recovery::RECORD_BYTES,
     shards::{Lease, Seat},
 };
@@ -17,49 +18,6 @@ use crate::{
 /// Most unfinished holes (P14): so many worst-case records fit the soft size of a status, 100 KB, with room for ranges
 /// (P15).
 pub const WINDOW: usize = 100_000 / RECORD_BYTES * 4 / 5;
-
-/// How long the end of a job waits for somebody to remove temporary files.
-pub(super) const SWEEP_MILLIS: u64 = 30_000;
-
-/// Work for one worker that is not a shard: planning before all shards, sweeping after them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Chore {
-    lease: Option<(Target, Lease)>,
-    /// Failed attempts at planning.
-    pub(super) failures: u32,
-    /// Not before this time.
-    pub(super) not_before: u64,
-    /// Nothing temporary is left, or nobody could remove it.
-    pub(super) swept: bool,
-    /// When the end of the job stops waiting for that.
-    pub(super) sweep_by: Option<u64>,
-}
-
-impl Chore {
-    pub(super) fn renew(&mut self, target: Target, epoch: Epoch, deadline: u64) -> bool {
-        match &mut self.lease {
-            Some((held, lease)) if *held == target && lease.epoch == epoch => {
-                lease.deadline = deadline;
-                true
-            }
-            _ => false,
-        }
-    }
-
-    pub(super) fn end(&mut self, target: Target, epoch: Epoch) -> bool {
-        let live = self.lease.is_some_and(|(held, lease)| held == target && lease.epoch == epoch);
-        if live {
-            self.lease = None;
-        }
-        live
-    }
-
-    pub(super) fn lost(&mut self, seat: Seat, target: Target) {
-        if self.lease.is_some_and(|(held, lease)| held == target && lease.seat == seat) {
-            self.lease = None;
-        }
-    }
-}
 
 /// Which worker is offered work first: the order of the fields is the policy, the seat settles ties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,14 +69,14 @@ impl Coordinator {
         }
     }
 
-    fn lease(&mut self, now: Now, seat: Seat) -> Lease {
+    pub(super) fn lease(&mut self, now: Now, seat: Seat) -> Lease {
         self.sequence += 1;
         let epoch = Epoch { takeover: self.takeover, sequence: self.sequence };
         let deadline = now.millis + self.limits.lease_millis;
         Lease { epoch, seat, deadline, replaces: None, position: 0 }
     }
 
-    fn offer(&mut self, seat: Seat, grant: Grant) {
+    pub(super) fn offer(&mut self, seat: Seat, grant: Grant) {
         if let Some(worker) = self.workers.get_mut(&seat) {
             worker.held.insert(grant.target);
             worker.orders.grants.push(grant);
@@ -126,23 +84,41 @@ impl Coordinator {
         self.writer.touch();
     }
 
-    /// Gives work to everyone who would take some.
+    /// Gives work to everyone who would take some, until there is a reason not to.
     pub(super) fn grant(&mut self, now: Now) {
-        if !self.writer.term_is_stored() || self.conclusion.is_some() || self.seen.deleting {
-            return;
-        }
-        while let Some(Rank { seat, .. }) = self.least_loaded() {
-            let granted = match self.next_chore(now) {
-                Some(target) => self.grant_chore(now, seat, target),
-                None => self.grant_shard(now, seat),
-            };
-            if !granted {
-                return;
+        let reason = loop {
+            if let Err(reason) = self.grant_one(now) {
+                break reason;
             }
+        };
+        if reason == NotNow::ReservationPending {
+            self.writer.reserve_more();
         }
+        if reason.reason() != self.not_now.reason() {
+            self.writer.touch();
+        }
+        self.not_now = reason;
     }
 
-    fn least_loaded(&self) -> Option<Rank> {
+    fn grant_one(&mut self, now: Now) -> Result<(), NotNow> {
+        if !self.writer.term_is_stored() {
+            return Err(NotNow::TermNotStored);
+        }
+        if self.conclusion.is_some() {
+            return Err(NotNow::Finished);
+        }
+        if self.seen.deleting {
+            return Err(NotNow::Deleting);
+        }
+        let Rank { seat, .. } = self.least_loaded()?;
+        match self.next_chore(now)? {
+            Some(target) => self.grant_chore(now, seat, target),
+            None => self.grant_shard(now, seat)?,
+        }
+        Ok(())
+    }
+
+    fn least_loaded(&self) -> Result<Rank, NotNow> {
         let free = |seat: &Seat| {
             let worker = self.workers.get(seat)?;
             let held = u32::try_from(worker.held.len()).unwrap_or(u32::MAX);
@@ -153,41 +129,18 @@ impl Coordinator {
                 && !self.pool.is_leaving(&worker.id.pod_uid);
             takes.then(|| Rank { load: held.saturating_mul(1000) / worker.slots, seat: *seat })
         };
-        self.workers.keys().filter_map(free).min()
+        let idle =
+            if self.workers.values().any(|worker| worker.welcomed) { NotNow::SlotsFull } else { NotNow::NoWorker };
+        self.workers.keys().filter_map(free).min().ok_or(idle)
     }
 
-    fn next_chore(&self, now: Now) -> Option<Target> {
-        let free = self.chore.lease.is_none() && now.millis >= self.chore.not_before;
-        let target = match (&self.plan, &self.verdict) {
-            (None, None) => Target::Plan,
-            (Some(_), Some(_)) if self.job.publishes() && !self.chore.swept => Target::Sweep,
-            _ => return None,
-        };
-        free.then_some(target)
-    }
-
-    fn grant_chore(&mut self, now: Now, seat: Seat, target: Target) -> bool {
-        let lease = self.lease(now, seat);
-        self.chore.lease = Some((target, lease));
-        let attempt = 1 + self.chore.failures;
-        let grant = Grant { target, epoch: lease.epoch, attempt, replaces: None, probe: false, resume: None };
-        self.offer(seat, grant);
-        true
-    }
-
-    fn grant_shard(&mut self, now: Now, seat: Seat) -> bool {
-        if self.plan.is_none() || self.verdict.is_some() {
-            return false;
-        }
+    fn grant_shard(&mut self, now: Now, seat: Seat) -> Result<(), NotNow> {
         let claims_stand = self.claims_until.is_some();
         let limit = self.writer.reserved();
-        let Some(index) = self.shards.candidate(now.millis, claims_stand, limit, WINDOW) else {
-            self.writer.reserve_more(self.shards.next(), self.shards.total());
-            return false;
-        };
+        let index = self.shards.candidate(now.millis, claims_stand, limit, WINDOW)?;
         let probe = self.shards.limbo().contains(index);
         let lease = self.lease(now, seat);
-        let Some(history) = self.shards.grant(index, lease) else { return false };
+        let Some(history) = self.shards.grant(index, lease) else { return Err(NotNow::AllLeased) };
         let grant = Grant {
             target: Target::Shard(index),
             epoch: lease.epoch,
@@ -198,7 +151,7 @@ impl Coordinator {
         };
         self.writer.granted();
         self.offer(seat, grant);
-        true
+        Ok(())
     }
 
     /// Leases that were not renewed, and workers whose stream did not come back.
@@ -220,12 +173,6 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn revoke_chore(&mut self) {
-        if let Some((target, lease)) = self.chore.lease.take() {
-            self.revoke(lease.seat, Revoked { target, epoch: lease.epoch });
-        }
-    }
-
     /// What nobody claimed after a take-over is free when every pod of the pool has said what it holds, or after one
     /// lease (P18).
     pub(super) fn let_claims_fall(&mut self, now: Now) {
@@ -235,43 +182,6 @@ impl Coordinator {
             self.claims_until = None;
             self.shards.release_claims(now.millis);
         }
-    }
-
-    /// Decides the end: all shards settled, then swept, then said.
-    pub(super) fn conclude(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if self.plan.is_some() && self.verdict.is_none() && self.shards.are_settled() {
-            self.verdict = Some(self.settled_verdict());
-            self.chore.sweep_by = Some(now.millis + SWEEP_MILLIS);
-            self.chore.failures = 0;
-        }
-        let Some(verdict) = self.verdict.clone().filter(|_| self.conclusion.is_none()) else { return };
-        let patience_ends = self.chore.sweep_by.is_none_or(|by| now.millis >= by);
-        if self.plan.is_none() || !self.job.publishes() || self.chore.swept || patience_ends {
-            if !self.chore.swept && self.plan.is_some() && self.job.publishes() {
-                let message = "no worker could remove temporary files under '_hyperflow/': remove them by hand";
-                self.announce(true, "SweepFailed", message.into());
-            }
-            self.revoke_chore();
-            match &verdict {
-                Verdict::Complete => {
-                    self.announce(false, "Complete", format!("{} shards succeeded", self.shards.total()));
-                }
-                Verdict::Failed { reason, message } => self.announce(true, "Failed", format!("{reason}: {message}")),
-            }
-            self.conclusion = Some((verdict, now.unix));
-            self.writer.touch_urgently();
-            effects.push(Effect::LookAtPool);
-        }
-    }
-
-    fn settled_verdict(&self) -> Verdict {
-        let (failed, total) = (self.shards.failed().len(), self.shards.total());
-        if failed == 0 {
-            return Verdict::Complete;
-        }
-        let last = self.failures.last().map_or(String::new(), |sample| format!("; the latest: {}", sample.message));
-        let message = format!("{failed} of {total} shards failed: {}{last}", self.shards.failed());
-        Verdict::Failed { reason: "FailedShards".into(), message }
     }
 
     pub(super) fn next_lease_wake(&self) -> Option<u64> {

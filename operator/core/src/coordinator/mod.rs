@@ -8,10 +8,16 @@
 //! | --- | --- |
 //! | sessions of workers: who may speak, heartbeats, acknowledgements | `sessions.rs` |
 //! | news from workers: what each fact changes | `facts.rs` |
+//! | what comes in and what goes out | `events.rs` |
 //! | who gets which shard next, and when leases end | `leasing.rs` |
+//! | work for one worker before and after all shards | `chore.rs` |
+//! | how and when the job ends | `end.rs` |
 //! | how many pods, and which must go | `pool.rs` |
 //! | when the status is written, and what follows when it is stored | `writer.rs` |
 
+mod chore;
+mod end;
+mod events;
 mod facts;
 mod leasing;
 mod pool;
@@ -20,173 +26,21 @@ mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub(crate) use end::Verdict;
+pub use events::{Announcement, Effect, Event, Limits, Pod, Revision, Seen, SessionId, WantedPods};
 use hyperflow_api::{
-    ShardJobSpec, ShardJobStatus,
-    ids::{JobUid, Takeover, WorkerId},
-    message::{FromOperator, Held, Hello, Orders, Planned, Report, Target},
+    ids::{Takeover, WorkerId},
+    message::{Held, Orders, Planned, Target},
     status::{FailureSample, ShardCounts},
 };
 
 use crate::{
     Now,
     job::{Brief, Job, Refusal, Source},
+    reasons::NotNow,
     shards::{Seat, Shards},
     status,
 };
-
-/// A stream of one worker, as the shell numbers them. Never used twice by one process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SessionId(pub u64);
-
-/// A write of status, numbered. [`Event::StatusStored`] and [`Event::StatusRefused`] speak of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Revision(pub u64);
-
-/// What the chart sets for all jobs: a tenant does not tune the fail-over of a shared operator.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// A lease that is not renewed for so long is lost.
-    pub lease_millis: u64,
-    /// A worker that hears no operator for so long stops (P17).
-    pub orphan_seconds: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { lease_millis: 10_000, orphan_seconds: 600 }
-    }
-}
-
-/// The resource as the API server has it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Seen {
-    /// `metadata.uid`.
-    pub uid: JobUid,
-    /// `metadata.namespace`.
-    pub namespace: String,
-    /// `metadata.name`.
-    pub name: String,
-    /// `metadata.generation`.
-    pub generation: i64,
-    /// `spec`.
-    pub spec: ShardJobSpec,
-    /// `status`.
-    pub status: ShardJobStatus,
-    /// `metadata.deletionTimestamp` is set.
-    pub deleting: bool,
-}
-
-/// A pod of the job's pool: owned by the job's UID, whatever its labels say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pod {
-    /// `metadata.name`.
-    pub name: String,
-    /// `metadata.uid`.
-    pub uid: String,
-    /// The node it is bound to.
-    pub node: Option<String>,
-    /// It is being deleted, or has ended for good.
-    pub leaving: bool,
-    /// Why it does not run, if the kubelet or the scheduler says so: `(reason, message)`.
-    pub trouble: Option<(String, String)>,
-}
-
-/// What happened.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// The resource changed.
-    JobSeen(Box<Seen>),
-    /// All pods of the pool, as the cache has them now.
-    PodsSeen(Vec<Pod>),
-    /// The API server refused to create a pod: `(reason, message)`.
-    PodRefused(String, String),
-    /// A worker opened a stream; its token was reviewed and speaks for the pod that it says hello for.
-    SessionOpened {
-        /// The stream.
-        session: SessionId,
-        /// The first message.
-        hello: Hello,
-    },
-    /// A stream is gone.
-    SessionClosed(SessionId),
-    /// A worker said something.
-    Reported {
-        /// On which stream.
-        session: SessionId,
-        /// What.
-        report: Report,
-    },
-    /// This status is in the API server.
-    StatusStored(Revision),
-    /// This status is not in the API server, and nobody else's is: try again.
-    StatusRefused(Revision),
-    /// Nothing more happened just now: send and store what has gathered. Also the clock's tick.
-    Flush,
-}
-
-/// What to do.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
-    /// Say this on a stream.
-    Send {
-        /// Which.
-        session: SessionId,
-        /// What.
-        message: FromOperator,
-    },
-    /// End a stream.
-    Close {
-        /// Which.
-        session: SessionId,
-        /// Why: the worker logs it.
-        reason: &'static str,
-    },
-    /// Store this status. One is stored at a time; the answer is `StatusStored` or `StatusRefused`.
-    StoreStatus {
-        /// Names the write.
-        revision: Revision,
-        /// All of it.
-        status: Box<ShardJobStatus>,
-    },
-    /// Tell people: an Event of the resource.
-    Announce(Announcement),
-    /// [`Coordinator::wanted_pods`] may have changed: look at the pool again.
-    LookAtPool,
-}
-
-/// Something people should know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Announcement {
-    /// A warning, or news.
-    pub warning: bool,
-    /// A word for programs.
-    pub reason: &'static str,
-    /// For people.
-    pub message: String,
-}
-
-/// What the pool should be.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WantedPods {
-    /// Names of pods to create; those that exist already are left alone.
-    pub create: Vec<String>,
-    /// Pods to delete: `(name, uid)`.
-    pub delete: Vec<(String, String)>,
-}
-
-/// How the job ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Every shard is published.
-    Complete,
-    /// It cannot be, or not all of it.
-    Failed {
-        /// A word for programs.
-        reason: String,
-        /// What happened and what to do.
-        message: String,
-    },
-}
 
 /// A worker process in session, or one that just lost its session.
 #[derive(Clone, Debug)]
@@ -225,7 +79,9 @@ pub struct Coordinator {
     sequence: u64,
     pub(crate) plan: Option<(Planned, i64)>,
     pub(crate) shards: Shards,
-    chore: leasing::Chore,
+    chore: chore::Chore,
+    /// Why nothing more is leased.
+    pub(crate) not_now: NotNow,
     /// Decided, though perhaps not swept yet.
     verdict: Option<Verdict>,
     /// Final: to be stored.
@@ -263,7 +119,8 @@ impl Coordinator {
             sequence: 0,
             plan: left.plan,
             shards: left.shards,
-            chore: leasing::Chore::default(),
+            chore: chore::Chore::default(),
+            not_now: NotNow::TermNotStored,
             verdict: None,
             conclusion: None,
             failures: left.failures,
@@ -321,6 +178,12 @@ impl Coordinator {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.writer.end_is_stored() && self.pool.is_empty()
+    }
+
+    /// Why nothing more is leased just now.
+    #[must_use]
+    pub fn not_now(&self) -> NotNow {
+        self.not_now
     }
 
     /// Counts for metrics; status has the same.

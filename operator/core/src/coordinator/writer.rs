@@ -94,8 +94,8 @@ impl Writer {
     }
 
     /// Grants wait for a higher reservation: write at once.
-    pub(super) fn reserve_more(&mut self, next: ShardIndex, total: u32) {
-        if next >= self.reserved && self.reserved < total && self.in_flight.is_none() && !self.urgent {
+    pub(super) fn reserve_more(&mut self) {
+        if self.in_flight.is_none() && !self.urgent {
             self.touch_urgently();
         }
     }

@@ -1,0 +1,86 @@
+//! Work for one worker that is not a shard: planning before all shards, sweeping after them.
+
+use hyperflow_api::{
+    ids::Epoch,
+    message::{Grant, Revoked, Target},
+};
+
+use super::Coordinator;
+use crate::{
+    Now,
+    reasons::NotNow,
+    shards::{Lease, Seat},
+};
+
+/// Work for one worker that is not a shard: planning before all shards, sweeping after them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Chore {
+    pub(super) lease: Option<(Target, Lease)>,
+    /// Failed attempts at planning.
+    pub(super) failures: u32,
+    /// Not before this time.
+    pub(super) not_before: u64,
+    /// Nothing temporary is left, or nobody could remove it.
+    pub(super) swept: bool,
+    /// When the end of the job stops waiting for that.
+    pub(super) sweep_by: Option<u64>,
+}
+
+impl Chore {
+    pub(super) fn renew(&mut self, target: Target, epoch: Epoch, deadline: u64) -> bool {
+        match &mut self.lease {
+            Some((held, lease)) if *held == target && lease.epoch == epoch => {
+                lease.deadline = deadline;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn end(&mut self, target: Target, epoch: Epoch) -> bool {
+        let live = self.lease.is_some_and(|(held, lease)| held == target && lease.epoch == epoch);
+        if live {
+            self.lease = None;
+        }
+        live
+    }
+
+    pub(super) fn lost(&mut self, seat: Seat, target: Target) {
+        if self.lease.is_some_and(|(held, lease)| held == target && lease.seat == seat) {
+            self.lease = None;
+        }
+    }
+}
+
+impl Coordinator {
+    /// Work that comes before or after all shards, if it is time for it.
+    pub(super) fn next_chore(&self, now: Now) -> Result<Option<Target>, NotNow> {
+        let (target, under_way) = match (&self.plan, &self.verdict) {
+            (None, None) => (Target::Plan, NotNow::Planning),
+            (Some(_), Some(_)) if self.job.publishes() && !self.chore.swept => (Target::Sweep, NotNow::Sweeping),
+            (Some(_), None) => return Ok(None),
+            _ => return Err(NotNow::Finished),
+        };
+        if self.chore.lease.is_some() {
+            return Err(under_way);
+        }
+        if now.millis < self.chore.not_before {
+            return Err(NotNow::PlanBackingOff);
+        }
+        Ok(Some(target))
+    }
+
+    pub(super) fn grant_chore(&mut self, now: Now, seat: Seat, target: Target) {
+        let lease = self.lease(now, seat);
+        self.chore.lease = Some((target, lease));
+        let attempt = 1 + self.chore.failures;
+        let grant = Grant { target, epoch: lease.epoch, attempt, replaces: None, probe: false, resume: None };
+        self.offer(seat, grant);
+    }
+
+    pub(super) fn revoke_chore(&mut self) {
+        if let Some((target, lease)) = self.chore.lease.take() {
+            self.revoke(lease.seat, Revoked { target, epoch: lease.epoch });
+        }
+    }
+}

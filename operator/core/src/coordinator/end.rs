@@ -1,0 +1,76 @@
+//! How and when the job ends: all shards settled or no hope left, then swept, then said.
+
+use hyperflow_api::message::{Revoked, Target};
+
+use super::{Coordinator, Effect};
+use crate::Now;
+
+/// How long the end of a job waits for somebody to remove temporary files.
+pub(super) const SWEEP_MILLIS: u64 = 30_000;
+
+/// How the job ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Every shard is published.
+    Complete,
+    /// It cannot be, or not all of it.
+    Failed {
+        /// A word for programs.
+        reason: String,
+        /// What happened and what to do.
+        message: String,
+    },
+}
+
+impl Coordinator {
+    /// No attempt can do better: everything stops. The first reason stands.
+    pub(super) fn fail_job(&mut self, now: Now, reason: &str, message: String) {
+        if self.verdict.is_some() {
+            return;
+        }
+        self.verdict = Some(Verdict::Failed { reason: reason.into(), message });
+        for (index, leased) in self.shards.end_all() {
+            self.revoke(leased.lease.seat, Revoked { target: Target::Shard(index), epoch: leased.lease.epoch });
+        }
+        self.revoke_chore();
+        self.chore.sweep_by = Some(now.millis + SWEEP_MILLIS);
+        self.writer.touch_urgently();
+    }
+
+    /// Decides the end: all shards settled, then swept, then said.
+    pub(super) fn conclude(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.plan.is_some() && self.verdict.is_none() && self.shards.are_settled() {
+            self.verdict = Some(self.settled_verdict());
+            self.chore.sweep_by = Some(now.millis + SWEEP_MILLIS);
+            self.chore.failures = 0;
+        }
+        let Some(verdict) = self.verdict.clone().filter(|_| self.conclusion.is_none()) else { return };
+        let patience_ends = self.chore.sweep_by.is_none_or(|by| now.millis >= by);
+        if self.plan.is_none() || !self.job.publishes() || self.chore.swept || patience_ends {
+            if !self.chore.swept && self.plan.is_some() && self.job.publishes() {
+                let message = "no worker could remove temporary files under '_hyperflow/': remove them by hand";
+                self.announce(true, "SweepFailed", message.into());
+            }
+            self.revoke_chore();
+            match &verdict {
+                Verdict::Complete => {
+                    self.announce(false, "Complete", format!("{} shards succeeded", self.shards.total()));
+                }
+                Verdict::Failed { reason, message } => self.announce(true, "Failed", format!("{reason}: {message}")),
+            }
+            self.conclusion = Some((verdict, now.unix));
+            self.writer.touch_urgently();
+            effects.push(Effect::LookAtPool);
+        }
+    }
+
+    fn settled_verdict(&self) -> Verdict {
+        let (failed, total) = (self.shards.failed().len(), self.shards.total());
+        if failed == 0 {
+            return Verdict::Complete;
+        }
+        let last = self.failures.last().map_or(String::new(), |sample| format!("; the latest: {}", sample.message));
+        let message = format!("{failed} of {total} shards failed: {}{last}", self.shards.failed());
+        Verdict::Failed { reason: "FailedShards".into(), message }
+    }
+}

@@ -1,0 +1,72 @@
+//! Every "not now" has a name: why nothing more is leased at this moment. The same value is the reason of a condition,
+//! the field of a log line and what a test asserts.
+
+/// Why nothing more is leased just now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotNow {
+    /// The raised term is not in the API server yet (P1).
+    TermNotStored,
+    /// The object is being deleted.
+    Deleting,
+    /// No worker is in session.
+    NoWorker,
+    /// Every worker holds as many leases as it would.
+    SlotsFull,
+    /// A worker lists the input.
+    Planning,
+    /// Planning failed, and waits for its next attempt.
+    PlanBackingOff,
+    /// Every shard that is left is leased.
+    AllLeased,
+    /// Every shard that is left waits for its next attempt.
+    BackingOff,
+    /// After a take-over: what may run elsewhere waits to be claimed (P18).
+    ClaimsStand,
+    /// There are as many unfinished holes as status can describe (P14, P15).
+    WindowFull,
+    /// Status must reserve more shards first.
+    ReservationPending,
+    /// All shards are settled; a worker removes temporary files.
+    Sweeping,
+    /// The job has ended.
+    Finished,
+}
+
+impl NotNow {
+    /// A word for programs: the reason of `Reconciling` while nothing runs.
+    #[must_use]
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::TermNotStored => "TakingOver",
+            Self::Deleting => "Deleting",
+            Self::NoWorker => "WaitingForWorker",
+            Self::SlotsFull | Self::AllLeased => "Running",
+            Self::Planning => "Planning",
+            Self::PlanBackingOff | Self::BackingOff => "BackingOff",
+            Self::ClaimsStand => "WaitingForClaims",
+            Self::WindowFull => "WindowFull",
+            Self::ReservationPending => "Reserving",
+            Self::Sweeping => "Sweeping",
+            Self::Finished => "Finished",
+        }
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn message(self) -> &'static str {
+        match self {
+            Self::TermNotStored => "the operator takes the job over",
+            Self::Deleting => "the job is being deleted",
+            Self::NoWorker => "no worker is in session yet",
+            Self::SlotsFull | Self::AllLeased => "shards are being processed",
+            Self::Planning => "a worker lists the input",
+            Self::PlanBackingOff => "listing the input failed and is tried again soon",
+            Self::BackingOff => "shards wait for their next attempt after failures",
+            Self::ClaimsStand => "workers of the operator before this one may still claim their shards",
+            Self::WindowFull => "too many shards are unfinished behind the newest: they go first",
+            Self::ReservationPending => "the status is about to reserve more shards",
+            Self::Sweeping => "all shards are settled; temporary files are removed",
+            Self::Finished => "nothing is left to do",
+        }
+    }
+}
