@@ -87,4 +87,4 @@ $(INPUT):
 	@.ci/deps linux-source-6.1 xz-utils
 	@mkdir -p $(@D)
 	@echo "unpacking the kernel source to $@"
-	@xz --decompress --stdout /usr/src/linux-source-6.1.tar.xz > $@.part && mv $@.part $@
+	@xz --decompress --stdout /usr/src/linux-source-6.1.tar.xz > $@.part && sync $@.part && mv $@.part $@

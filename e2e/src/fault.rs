@@ -9,12 +9,16 @@ use tokio::process::Command;
 use crate::{Result, cluster::Cluster};
 
 impl Cluster {
-    /// SIGKILL to every process of the pod's containers; the kubelet starts them again in place.
+    /// SIGKILL to every process of the pod's containers; the kubelet starts them again in place. Where processes are out
+    /// of reach, in a cluster that is not of our own, the pod is deleted without grace instead.
     ///
     /// # Errors
     /// When nothing was killed.
     pub async fn kill(&self, pod: &Pod) -> Result {
-        self.fault("kill", pod).await
+        match self.tool {
+            Some(_) => self.fault("kill", pod).await,
+            None => self.delete_with(pod, &DeleteParams::default().grace_period(0)).await,
+        }
     }
 
     /// Stops every process of the pod's containers where it is, without telling it.
@@ -38,9 +42,13 @@ impl Cluster {
     /// # Errors
     /// When the API server refuses.
     pub async fn delete(&self, pod: &Pod) -> Result {
+        self.delete_with(pod, &DeleteParams::default()).await
+    }
+
+    async fn delete_with(&self, pod: &Pod, how: &DeleteParams) -> Result {
         let namespace = pod.namespace().ok_or("a pod without namespace")?;
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
-        api.delete(&pod.name_any(), &DeleteParams::default()).await?;
+        api.delete(&pod.name_any(), how).await?;
         Ok(())
     }
 

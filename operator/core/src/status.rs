@@ -246,8 +246,17 @@ fn trouble(known: &Coordinator) -> (Option<&str>, String) {
         return (Some(reason), format!("{have} of {want} workers run: {message}. Trying again every minute."));
     }
     match known.pool.trouble() {
-        Some((reason, message)) => (Some(reason), message.clone()),
+        Some((reason, message)) => (Some(word(reason)), message.clone()),
         None => (None, String::new()),
+    }
+}
+
+/// The kubelet's and the scheduler's reasons in the words of the API.
+fn word(reason: &str) -> &str {
+    match reason {
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" => "ImagePull",
+        "CreateContainerConfigError" | "CreateContainerError" => "ContainerRefused",
+        other => other,
     }
 }
 
