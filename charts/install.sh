@@ -64,7 +64,7 @@ fi
 
 # A definition that kubectl applied before becomes the chart's.
 "${helm[@]}" upgrade --install hyperflow-crds "$root/charts/hyperflow-crds" \
-    --namespace "$namespace" --create-namespace --take-ownership --wait >/dev/null
+    --namespace "$namespace" --create-namespace --take-ownership --force-conflicts --wait >/dev/null
 "${helm[@]}" upgrade --install hyperflow "$root/charts/hyperflow" \
     --namespace "$namespace" --wait --timeout 120s "${values[@]}" "$@" >/dev/null
 printf 'install: hyperflow %s is running in namespace %s\n' "$tag" "$namespace"

@@ -94,6 +94,16 @@ impl Place {
         });
         Api::<Namespace>::all(client.clone()).patch(&self.namespace, &apply, &Patch::Apply(namespace)).await?;
         let access = json!(["ReadWriteMany"]);
+        // The claim first: a volume that comes to its claim binds at once, a claim to its volume only at the next resync.
+        let claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
+            "spec": {
+                "accessModes": access, "storageClassName": "", "volumeName": self.namespace,
+                "resources": {"requests": {"storage": "10Gi"}}
+            }
+        });
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &self.namespace);
+        claims.patch("data", &apply, &Patch::Apply(claim)).await?;
         let volume = json!({
             "apiVersion": "v1", "kind": "PersistentVolume",
             "metadata": {"name": self.namespace, "labels": {"hyperflow.dev/e2e": "true"}},
@@ -104,16 +114,14 @@ impl Place {
             }
         });
         Api::<PersistentVolume>::all(client.clone()).patch(&self.namespace, &apply, &Patch::Apply(volume)).await?;
-        let claim = json!({
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
-            "spec": {
-                "accessModes": access, "storageClassName": "", "volumeName": self.namespace,
-                "resources": {"requests": {"storage": "10Gi"}}
+        for _ in 0..300 {
+            let phase = claims.get("data").await?.status.and_then(|status| status.phase);
+            if phase.as_deref() == Some("Bound") {
+                return Ok(());
             }
-        });
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &self.namespace);
-        claims.patch("data", &apply, &Patch::Apply(claim)).await?;
-        Ok(())
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Err("the volume was not bound in 30 s".into())
     }
 
     /// A file or folder of the volume, as this machine sees it; `/data/…` in the workers.

@@ -19,9 +19,10 @@ use hyperflow_e2e::{
     cluster::{Cluster, Place},
     diagnosis::diagnose,
     ensure,
-    job::{self, Job, attempts, shards},
+    job::{self, Attempt, Job, attempts, shards},
     oracle::{self, Record},
 };
+use k8s_openapi::api::core::v1::Pod;
 
 const LIMIT: Duration = Duration::from_secs(300);
 const MIB: f64 = (1 << 20) as f64;
@@ -119,18 +120,16 @@ async fn run(job: &Job, place: &Place, start: Instant) -> Result<String> {
     }
 }
 
-/// The worker whose attempts have the most in checkpoints, and its shards.
-async fn busiest(status: &ShardJobStatus, place: &Place) -> Result<Option<(k8s_openapi::api::core::v1::Pod, String)>> {
+/// A worker in the middle of a shard, and all its shards. Status is up to a second old, so a shard counts only while a
+/// good part of it is still to do.
+async fn busiest(status: &ShardJobStatus, place: &Place) -> Result<Option<(Pod, String)>> {
     let attempts = attempts(status)?;
-    let kept = |pod: &str| -> u64 {
-        attempts.iter().filter(|attempt| attempt.pod == pod).filter_map(|attempt| attempt.checkpoint).sum()
-    };
-    let Some(busiest) = attempts.iter().map(|attempt| attempt.pod.clone()).max_by_key(|pod| kept(pod)) else {
+    let middle =
+        |attempt: &&Attempt| attempt.checkpoint.is_some_and(|position| (16 << 20..=40 << 20).contains(&position));
+    let Some(busiest) = attempts.iter().filter(middle).max_by_key(|attempt| attempt.checkpoint) else {
         return Ok(None);
     };
-    if kept(&busiest) == 0 {
-        return Ok(None);
-    }
+    let busiest = busiest.pod.clone();
     let held: Vec<String> = attempts
         .iter()
         .filter(|attempt| attempt.pod == busiest)
