@@ -3,11 +3,12 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test deps crds images cluster-tool cluster-up cluster-down install uninstall lint unit sim chart e2e
+.PHONY: help demo test bench deps crds images cluster-tool cluster-up cluster-down install uninstall lint unit sim chart e2e
 
 NODES ?= 2
 SEEDS ?= 3000
 SEED_START ?= 1
+RUNS ?= 5
 PROFILE ?= dev
 # `local` is a cluster of our own; `current` is whatever the current kube context points to.
 CLUSTER ?= local
@@ -39,6 +40,10 @@ demo: install $(INPUT) ## a real cluster copies a real file, loses a worker half
 
 test: ## everything: format, lints, unit, simulator, CRD drift, charts, end to end on a real cluster
 	@.ci/test
+
+bench: PROFILE := release
+bench: install $(INPUT) ## our figures beside the peers', as a table and in bench.jsonl (RUNS=5)
+	@target/*/release/bench --input $(INPUT) --runs $(RUNS)
 
 deps: ## install what is missing on Debian (build tools; the cluster tool installs its own)
 	@.ci/deps

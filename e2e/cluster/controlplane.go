@@ -11,18 +11,20 @@ import (
 )
 
 const (
-	controlGroup = rootGroup + "/control"
-	etcdURL      = "http://127.0.0.1:2379"
-	issuer       = "https://kubernetes.default.svc." + domain
+	controlGroup  = rootGroup + "/control"
+	storeName     = "etcd" // of its daemon and its folder
+	apiServerName = "apiserver"
+	etcdURL       = "http://127.0.0.1:2379"
+	issuer        = "https://kubernetes.default.svc." + domain
 )
 
-func (s *state) storeFolder() string { return s.path("etcd") }
+func (s *state) storeFolder() string { return s.path(storeName) }
 
 // startStore runs etcd. It does not wait for the disk: its data never outlives
 // the boot of the machine, and a killed process loses nothing.
 func (s *state) startStore(ctx context.Context, groups cgroups, kube string) error {
 	return s.ensure(ctx, groups, daemon{
-		name:  "etcd",
+		name:  storeName,
 		argv:  []string{kube, "etcd", "--data-dir=" + s.storeFolder(), "--client-url=" + etcdURL, "--unsafe-no-fsync"},
 		group: controlGroup,
 		probe: answers(etcdURL + "/health"),
@@ -32,7 +34,7 @@ func (s *state) startStore(ctx context.Context, groups cgroups, kube string) err
 func (s *state) startAPIServer(ctx context.Context, groups cgroups, kube string, a *authority) error {
 	front := s.frontProxy()
 	return s.ensure(ctx, groups, daemon{
-		name: "apiserver",
+		name: apiServerName,
 		argv: []string{kube, "apiserver",
 			"--etcd-servers=" + etcdURL,
 			// The bridge's address alone: nobody outside the machine can connect.
@@ -168,7 +170,7 @@ func (s *state) startFollowers(ctx context.Context, groups cgroups, kube string,
 	)
 }
 
-var controlDaemons = []string{"dns", "scheduler", "controller-manager", "apiserver", "etcd"}
+var controlDaemons = []string{"dns", "scheduler", "controller-manager", apiServerName, storeName}
 
 // removeControlPlane stops the control plane and forgets everything it knew.
 func (s *state) removeControlPlane(ctx context.Context) error {
@@ -179,7 +181,7 @@ func (s *state) removeControlPlane(ctx context.Context) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	for _, path := range []string{"etcd", "pki", "kubeconfig", "dns", "admin.kubeconfig"} {
+	for _, path := range []string{storeName, unpacked, "pki", "kubeconfig", "dns", "admin.kubeconfig"} {
 		errs = append(errs, os.RemoveAll(s.path(path)))
 	}
 	return errors.Join(errs...)

@@ -2,171 +2,61 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/url"
-	"path/filepath"
-	"slices"
+	"io"
+	"os"
 	"strings"
-	"syscall"
 )
 
-// fault is one kind of harm done to the processes of a container's cgroup. It
-// returns the pids it touched.
-type fault func(ctx context.Context, groups cgroups, group string) ([]int, error)
-
-// podFaults are the faults of a pod's containers; its sandbox is never touched.
-var podFaults = map[string]fault{
-	"kill":   killContainer,
-	"freeze": freezeContainer,
-	"thaw":   thawContainer,
+// faults lists what can be done to a running cluster. "up" undoes what was done
+// to nodes and to the control plane, and "down" leaves nothing of it behind.
+func faults() []command {
+	const pod, node = "--namespace NS --pod POD [--container C]", "NODE"
+	return []command{
+		{"fault kill", pod, "SIGKILL every process of a pod's containers", podFaultCommand("kill", killGroup)},
+		{"fault freeze", pod, "stop every process of a pod's containers where it is", podFaultCommand("freeze", freezeGroup)},
+		{"fault thaw", pod, "continue what freeze stopped", podFaultCommand("thaw", thawGroup)},
+		{"fault stop-node", node, "kill every process of a node and cut its cable, at once", nodeFaultCommand("stop-node", (*state).stopNode)},
+		{"fault start-node", node, "start a stopped node and wait until it is Ready", nodeFaultCommand("start-node", (*state).startNode)},
+		{"fault cut-link", node, "cut a node's cable; its processes run on", nodeFaultCommand("cut-link", (*state).cutLink)},
+		{"fault heal-link", node, "mend the cable and wait until the node's kubelet can be reached", nodeFaultCommand("heal-link", (*state).healLink)},
+		{"fault stop-apiserver", "", "SIGKILL the API server", stopDaemonCommand("apiserver")},
+		{"fault start-apiserver", "", "start the API server and wait until it is ready", startDaemonCommand("apiserver", (*state).startAPIServerAgain)},
+		{"fault stop-etcd", "", "SIGKILL etcd", stopDaemonCommand("etcd")},
+		{"fault start-etcd", "", "start etcd and wait until it is healthy", startDaemonCommand("etcd", (*state).startStoreAgain)},
+		{"fault save-etcd", "FILE", "write what etcd holds to FILE, pausing it for the moment that takes", storeFaultCommand("save-etcd", (*state).saveStore)},
+		{"fault restore-etcd", "FILE", "put back what etcd held when FILE was saved", storeFaultCommand("restore-etcd", (*state).restoreStore)},
+	}
 }
 
 func faultCommand(ctx context.Context, args []string) error {
-	set := flagsOf("fault")
-	namespace := set.String("namespace", "default", "namespace of the pod")
-	pod := set.String("pod", "", "name of the pod")
-	container := set.String("container", "", "name of one container; all of the pod's otherwise")
-	kind := ""
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		kind, args = args[0], args[1:]
-	}
-	if err := parse(set, args, 0, 0); err != nil {
-		return err
-	}
-	harm, known := podFaults[kind]
-	if !known || *pod == "" {
-		fmt.Fprintln(set.Output(), "cluster fault: needs kill, freeze or thaw, and a pod")
-		set.Usage()
+	if len(args) == 0 {
+		faultUsage(os.Stderr)
 		return errUsage
 	}
-	s, err := findState()
-	if err != nil {
-		return err
+	switch args[0] {
+	case "help", "--help", "-h":
+		faultUsage(os.Stdout)
+		return nil
 	}
-	groups, err := findCgroups()
-	if err != nil {
-		return err
-	}
-	targets, err := s.containerGroups(ctx, groups, *namespace, *pod, *container)
-	if err != nil {
-		return err
-	}
-	var touched []int
-	for _, group := range targets {
-		pids, err := harm(ctx, groups, group)
-		if err != nil {
-			return err
-		}
-		touched = append(touched, pids...)
-	}
-	if len(touched) == 0 {
-		return fmt.Errorf("%s %s/%s: no process was there", kind, *namespace, *pod)
-	}
-	fmt.Printf("%s %s/%s: %s\n", kind, *namespace, *pod, strings.Trim(fmt.Sprint(touched), "[]"))
-	return nil
-}
-
-// podView is what a fault needs to know of a pod.
-type podView struct {
-	Metadata struct {
-		UID string `json:"uid"`
-	} `json:"metadata"`
-	Spec struct {
-		NodeName string `json:"nodeName"`
-	} `json:"spec"`
-	Status struct {
-		Init      []containerView `json:"initContainerStatuses"`
-		Main      []containerView `json:"containerStatuses"`
-		Ephemeral []containerView `json:"ephemeralContainerStatuses"`
-	} `json:"status"`
-}
-
-type containerView struct {
-	Name        string `json:"name"`
-	ContainerID string `json:"containerID"`
-}
-
-// containerGroups finds the cgroups of the pod's containers that exist now.
-func (s *state) containerGroups(ctx context.Context, groups cgroups, namespace, pod, container string) ([]string, error) {
-	api, err := s.newClient()
-	if err != nil {
-		return nil, err
-	}
-	var view podView
-	path := fmt.Sprintf("/api/v1/namespaces/%s/pods/%s", url.PathEscape(namespace), url.PathEscape(pod))
-	if err := api.get(ctx, path, &view); err != nil {
-		return nil, err
-	}
-	number, err := parseNodeName(view.Spec.NodeName)
-	if err != nil {
-		return nil, fmt.Errorf("find the node of %s/%s: %w", namespace, pod, err)
-	}
-	all := slices.Concat(view.Status.Init, view.Status.Main, view.Status.Ephemeral)
-	if container != "" && !slices.ContainsFunc(all, func(c containerView) bool { return c.Name == container }) {
-		return nil, fmt.Errorf("%s/%s has no container %q", namespace, pod, container)
-	}
-	var found []string
-	for _, c := range all {
-		id, running := strings.CutPrefix(c.ContainerID, "containerd://")
-		if !running || container != "" && c.Name != container {
-			continue
-		}
-		group, err := groups.findContainer(s.node(number), view.Metadata.UID, id)
-		if err != nil {
-			return nil, err
-		}
-		if group != "" {
-			found = append(found, group)
+	for _, f := range faults() {
+		if f.name == "fault "+args[0] {
+			return f.run(ctx, args[1:])
 		}
 	}
-	return found, nil
+	fmt.Fprintf(os.Stderr, "cluster fault: there is no fault %q\n\n", args[0])
+	faultUsage(os.Stderr)
+	return errUsage
 }
 
-// findContainer looks in the three places a kubelet puts pods, by their quality
-// of service. It returns nothing for a container that has ended.
-func (g cgroups) findContainer(n node, uid, id string) (string, error) {
-	for _, class := range []string{"", "burstable", "besteffort"} {
-		pattern := filepath.Join(g.freezer, n.group(), "kubepods", class, "pod"+uid, id)
-		matches, err := filepath.Glob(pattern)
-		if err != nil {
-			return "", fmt.Errorf("look for container %s: %w", id, err)
-		}
-		if len(matches) > 0 {
-			return filepath.Rel(g.freezer, matches[0])
-		}
+func faultUsage(out io.Writer) {
+	fmt.Fprintln(out, "usage: cluster fault FAULT [ARGUMENT...]\n\nfaults:")
+	for _, f := range faults() {
+		fmt.Fprintf(out, "  %-16s %s\n", strings.TrimPrefix(f.name, "fault "), f.summary)
 	}
-	return "", nil
+	fmt.Fprintln(out, "\n\"cluster fault FAULT --help\" lists a fault's arguments.\n"+
+		"A fault that did not happen is an error. \"cluster up\" starts and mends what was stopped and cut.")
 }
 
-// killContainer freezes first, so that no process escapes by making another, and
-// then kills all: a frozen process dies when thawed, before it runs again.
-func killContainer(ctx context.Context, groups cgroups, group string) ([]int, error) {
-	pids, err := freezeContainer(ctx, groups, group)
-	if err != nil || len(pids) == 0 {
-		return nil, err
-	}
-	for _, pid := range pids {
-		if err := groups.signalMember(group, pid, syscall.SIGKILL); err != nil {
-			return nil, errors.Join(err, groups.freeze(ctx, group, false))
-		}
-	}
-	return pids, groups.thawAll(ctx, group)
-}
-
-// freezeContainer stops every process where it is. A freezer that does not get
-// there is undone.
-func freezeContainer(ctx context.Context, groups cgroups, group string) ([]int, error) {
-	if err := groups.freeze(ctx, group, true); err != nil {
-		return nil, errors.Join(err, groups.freeze(context.WithoutCancel(ctx), group, false))
-	}
-	return groups.processes(group)
-}
-
-func thawContainer(ctx context.Context, groups cgroups, group string) ([]int, error) {
-	pids, err := groups.processes(group)
-	if err != nil {
-		return nil, err
-	}
-	return pids, groups.thawAll(ctx, group)
-}
+// listed writes pids the way a shell takes them.
+func listed(pids []int) string { return strings.Trim(fmt.Sprint(pids), "[]") }

@@ -11,6 +11,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 )
 
@@ -34,7 +36,7 @@ func commands() []command {
 		{"load-image", "NAME ARCHIVE [NAME ARCHIVE...]", "give every node an image from a docker or OCI archive", loadImageCommand},
 		{"kubectl", "ARGUMENT...", "run kubectl against the cluster", clientCommand("kubectl")},
 		{"helm", "ARGUMENT...", "run helm against the cluster", clientCommand("helm")},
-		{"fault", "kill|freeze|thaw --namespace NS --pod POD [--container C]", "do harm to a pod's processes", faultCommand},
+		{"fault", "FAULT [ARGUMENT...]", "do harm to a pod, a node or the control plane, or undo it", faultCommand},
 	}
 }
 
@@ -81,14 +83,14 @@ func exitCode(c command) int {
 	return 1
 }
 
-// flagsOf returns the flag set of the named command, which prints the command's
+// flagsOf returns the flag set of the named command or fault, which prints the command's
 // line of usage when asked for help or given something it does not know.
 func flagsOf(name string) *flag.FlagSet {
 	set := flag.NewFlagSet(name, flag.ContinueOnError)
 	set.Usage = func() {
-		for _, c := range commands() {
+		for _, c := range slices.Concat(commands(), faults()) {
 			if c.name == name {
-				fmt.Fprintf(set.Output(), "usage: cluster %s %s\n%s\n", c.name, c.args, c.summary)
+				fmt.Fprintf(set.Output(), "usage: cluster %s\n%s\n", strings.TrimSpace(c.name+" "+c.args), c.summary)
 			}
 		}
 		set.PrintDefaults()

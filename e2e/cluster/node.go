@@ -73,6 +73,7 @@ func (n node) group() string             { return rootGroup + "/" + n.name() }
 func (n node) systemGroup() string       { return n.group() + "/system" } // daemons and shims
 func (n node) socket() string            { return n.path("containerd.sock") }
 func (n node) daemon(kind string) string { return n.name() + "." + kind }
+func (n node) kubeletHealth() string     { return "http://" + n.address() + ":10248/healthz" }
 
 func (n node) path(parts ...string) string {
 	return filepath.Join(append([]string{n.dir}, parts...)...)
@@ -161,7 +162,7 @@ func (s *state) startKubelet(ctx context.Context, groups cgroups, kube string, a
 		netns: n.netns(),
 		group: n.systemGroup(),
 		files: []string{config, credentials},
-		probe: answers("http://" + n.address() + ":10248/healthz"),
+		probe: answers(n.kubeletHealth()),
 	})
 }
 
@@ -179,6 +180,14 @@ func (s *state) startProxy(ctx context.Context, groups cgroups, kube string, n n
 		files: []string{config, credentials},
 		probe: answers("http://" + n.address() + ":10256/livez"),
 	})
+}
+
+// startAgents starts the two daemons of a node that speak to the API server.
+func (s *state) startAgents(ctx context.Context, groups cgroups, kube string, a *authority, n node) error {
+	return parallel(
+		func() error { return s.startKubelet(ctx, groups, kube, a, n) },
+		func() error { return s.startProxy(ctx, groups, kube, n) },
+	)
 }
 
 // waitReady waits until the API server calls the node ready because this very

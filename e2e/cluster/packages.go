@@ -27,6 +27,7 @@ var needed = map[string]string{
 	"conntrack":               "conntrack",
 	"nsenter":                 "util-linux",
 	"mount":                   "mount",
+	"tar":                     "tar",
 	"gcc":                     "gcc libc6-dev",
 	cniFolder + "/bridge":     "containernetworking-plugins",
 	"/usr/include/string.h":   "libc6-dev",

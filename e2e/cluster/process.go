@@ -78,19 +78,32 @@ func startTicks(pid int) (uint64, error) {
 	return parseStat(string(content))
 }
 
-// parseStat reads /proc/PID/stat. The second field is the program's name in
-// brackets and may hold anything, brackets and blanks included.
-func parseStat(stat string) (uint64, error) {
+// statFields splits /proc/PID/stat from the third field on, which is the state.
+// The second is the program's name in brackets and may hold anything, brackets
+// and blanks included.
+func statFields(stat string) ([]string, error) {
 	end := strings.LastIndexByte(stat, ')')
 	if end < 0 {
-		return 0, errors.New("process status without a name")
+		return nil, errors.New("process status without a name")
 	}
-	const state, starttime = 0, 19 // fields 3 and 22 of proc(5)
 	fields := strings.Fields(stat[end+1:])
+	if len(fields) == 0 {
+		return nil, errors.New("process status without a state")
+	}
+	return fields, nil
+}
+
+// parseStat reads the start time out of /proc/PID/stat.
+func parseStat(stat string) (uint64, error) {
+	const starttime = 19 // field 22 of proc(5)
+	fields, err := statFields(stat)
+	if err != nil {
+		return 0, err
+	}
 	if len(fields) <= starttime {
 		return 0, errors.New("process status is too short")
 	}
-	if fields[state] == "Z" || fields[state] == "X" {
+	if fields[0] == "Z" || fields[0] == "X" {
 		return 0, errors.New("process has ended")
 	}
 	return strconv.ParseUint(fields[starttime], 10, 64)

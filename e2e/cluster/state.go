@@ -17,6 +17,7 @@ import (
 const (
 	defaultDir  = "/var/lib/hyperflow-cluster"
 	dirVariable = "HYPERFLOW_CLUSTER_DIR"
+	birthFile   = "cluster.json"
 )
 
 // state is the one folder a cluster lives in.
@@ -137,13 +138,15 @@ type birth struct {
 	At   time.Time `json:"at"`
 }
 
+func (s *state) birthPath() string { return s.path(birthFile) }
+
 func (s *state) alive() (bool, error) {
 	boot, err := bootID()
 	if err != nil {
 		return false, err
 	}
 	var b birth
-	if readJSON(s.path("cluster.json"), &b) != nil || b.Boot != boot {
+	if readJSON(s.birthPath(), &b) != nil || b.Boot != boot {
 		return false, nil
 	}
 	_, err = os.Stat(s.storeFolder())
@@ -155,7 +158,7 @@ func (s *state) markAlive() error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(s.path("cluster.json"), 0o644, birth{Boot: boot, At: time.Now()})
+	return writeJSON(s.birthPath(), 0o644, birth{Boot: boot, At: time.Now()})
 }
 
 func bootID() (string, error) {

@@ -33,7 +33,14 @@ func statusCommand(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	ready := s.printNodes(ctx, nodes)
+	groups, err := findCgroups()
+	if err != nil {
+		return err
+	}
+	ready, err := s.printNodes(ctx, groups, nodes)
+	if err != nil {
+		return err
+	}
 	fmt.Printf("\nkubeconfig  %s\nclients     %s\nlogs        %s\n", s.kubeconfig(), s.path("bin"), s.path("log"))
 	if !processes || !ready {
 		return errUnhealthy
@@ -80,25 +87,53 @@ func memoryOf(pid int) string {
 	return "-"
 }
 
-func (s *state) printNodes(ctx context.Context, nodes []node) bool {
+func (s *state) printNodes(ctx context.Context, groups cgroups, nodes []node) (bool, error) {
 	api, err := s.newClient()
 	if err != nil {
-		fmt.Printf("\n%v\n", err)
-		return false
+		return false, err
 	}
 	fmt.Println()
 	all := true
 	for _, n := range nodes {
-		node, err := readiness(ctx, api, n)
-		switch {
-		case err != nil:
-			fmt.Printf("%s  %s  %v\n", n.name(), n.address(), err)
-		case !node.ready:
-			fmt.Printf("%s  %s  NotReady: %s\n", n.name(), n.address(), node.message)
-		default:
-			fmt.Printf("%s  %s  Ready\n", n.name(), n.address())
+		trouble, err := n.trouble(groups)
+		if err != nil {
+			return false, err
 		}
-		all = all && err == nil && node.ready
+		said := saidOf(ctx, api, n)
+		all = all && trouble == "" && said == "Ready"
+		fmt.Printf("%s  %s  %s%s\n", n.name(), n.address(), trouble, said)
 	}
-	return all
+	return all, nil
+}
+
+// saidOf is what the API server says of a node, which may be what it last heard.
+func saidOf(ctx context.Context, api *client, n node) string {
+	node, err := readiness(ctx, api, n)
+	switch {
+	case err != nil:
+		return err.Error()
+	case !node.ready:
+		return "NotReady: " + node.message
+	}
+	return "Ready"
+}
+
+// trouble tells what a fault, or a wreck, has left of the node. It looks at the
+// machine: the API server learns of a node's death only after a while.
+func (n node) trouble(groups cgroups) (string, error) {
+	stopped, err := n.stopped(groups)
+	if err != nil {
+		return "", err
+	}
+	if stopped {
+		return "STOPPED, the API server last heard: ", nil
+	}
+	cut, err := n.linkCut()
+	if err != nil {
+		return "", err
+	}
+	if cut {
+		return "LINK CUT, the API server last heard: ", nil
+	}
+	return "", nil
 }

@@ -124,9 +124,7 @@ func (s *state) startEverything(ctx context.Context, groups cgroups, kube string
 	}
 	second := []func() error{func() error { return s.startFollowers(ctx, groups, kube, a) }}
 	for _, n := range nodes {
-		second = append(second,
-			func() error { return s.startKubelet(ctx, groups, kube, a, n) },
-			func() error { return s.startProxy(ctx, groups, kube, n) })
+		second = append(second, func() error { return s.startAgents(ctx, groups, kube, a, n) })
 	}
 	return parallel(second...)
 }
@@ -206,7 +204,7 @@ func (s *state) tearDown(ctx context.Context) error {
 		os.RemoveAll(s.path("nodes")),
 		os.RemoveAll(s.path("run")),
 		os.RemoveAll(s.path("images")),
-		os.RemoveAll(s.path("cluster.json")),
+		os.RemoveAll(s.birthPath()),
 	)
 }
 

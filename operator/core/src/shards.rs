@@ -274,10 +274,10 @@ impl Shards {
     }
 
     /// Takes every lease away: the job has ended.
-    pub fn end_all(&mut self) -> Vec<(ShardIndex, Leased)> {
+    pub fn end_all(&mut self, now: u64) -> Vec<(ShardIndex, Leased)> {
         let ended = std::mem::take(&mut self.leased);
         for (&index, leased) in &ended {
-            self.waiting.insert(index, Waiting { until: u64::MAX, unclaimed: false, history: leased.history });
+            self.waiting.insert(index, Waiting { until: now, unclaimed: false, history: leased.history });
         }
         ended.into_iter().collect()
     }

@@ -43,6 +43,10 @@ pub(crate) enum LeftError {
     Notes(#[from] RecoveryError),
     #[error("`status.shards` cannot be read: {0}; restore the status, or create the job again")]
     Ranges(#[from] RangeError),
+    #[error(
+        "`status.shards` speaks of shards that the plan has not, or twice of one; restore the status, or create the job again"
+    )]
+    Counts,
 }
 
 impl Left {
@@ -60,17 +64,24 @@ impl Left {
             .map(|(index, history)| (index, Waiting { until: claimed_by, unclaimed: true, history }))
             .collect();
         for (index, (unix, history)) in recovery::decode_waiting(&notes.waiting)? {
-            let seconds = u64::try_from(unix - now.unix).unwrap_or(0);
+            // Clocks differ from process to process; no back-off is longer than a day.
+            let seconds = u64::try_from(unix.saturating_sub(now.unix)).unwrap_or(0).min(24 * 60 * 60);
             waiting.insert(index, Waiting { until: now.millis + seconds * 1000, unclaimed: false, history });
         }
         let counts = status.shards.clone().unwrap_or_default();
         let reserved_through = count(notes.reserved_through);
-        let (done, failed) = (counts.completed_indexes.parse()?, counts.failed_indexes.parse::<RangeSet>()?);
+        let (done, failed): (RangeSet, RangeSet) = (counts.completed_indexes.parse()?, counts.failed_indexes.parse()?);
+        let total = count(plan.shards);
+        let beyond = |set: &RangeSet| set.ranges().last().is_some_and(|range| range.end > total);
+        if beyond(&done) || beyond(&failed) || failed.iter().any(|index| done.contains(index)) {
+            return Err(LeftError::Counts);
+        }
+        waiting.retain(|index, _| *index < total && !done.contains(*index) && !failed.contains(*index));
         Ok(Self {
             term,
             frozen: notes.frozen.clone(),
             plan: Some((planned(plan), plan.time.as_ref().map_or(now.unix, |time| time.0.as_second()))),
-            shards: Shards::resume(count(plan.shards), reserved_through, done, failed, waiting),
+            shards: Shards::resume(total, reserved_through, done, failed, waiting),
             reserved_through,
             failures: status.failures.clone(),
         })
@@ -298,4 +309,38 @@ pub fn is_terminal(status: &ShardJobStatus, generation: i64) -> bool {
     let is =
         |kind: &str| status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True");
     is("Complete") || (is("Failed") && (status.plan.is_some() || status.observed_generation == Some(generation)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_status_makes_the_reader_panic(
+            attempts in "[0-9wfl/.,@:c]{0,60}",
+            waiting in "[0-9]{1,7}/u-?[0-9]{1,19}(/l[0-9])?",
+            ranges in "[0-9,-]{0,20}",
+            number in any::<i32>(),
+        ) {
+            let status = ShardJobStatus {
+                plan: Some(PlanStatus { shards: number, ..PlanStatus::default() }),
+                shards: Some(ShardCounts { completed_indexes: ranges.clone(), failed_indexes: ranges, ..ShardCounts::default() }),
+                recovery: Some(Recovery {
+                    format_version: recovery::FORMAT_VERSION,
+                    reserved_through: number,
+                    attempts,
+                    waiting,
+                    ..Recovery::default()
+                }),
+                ..ShardJobStatus::default()
+            };
+            if let Ok(left) = Left::read(Now { millis: 5, unix: 1_763_900_000 }, &status, 10_000) {
+                crate::invariants::counts_add_up(&left.shards).unwrap();
+                crate::invariants::settled_shards_rest(&left.shards).unwrap();
+            }
+        }
+    }
 }

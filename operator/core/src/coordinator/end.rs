@@ -2,7 +2,7 @@
 
 use hyperflow_api::message::{Revoked, Target};
 
-use super::{Coordinator, Effect};
+use super::{Coordinator, Effect, leasing::FAILED_MOST};
 use crate::Now;
 
 /// How long the end of a job waits for somebody to remove temporary files.
@@ -29,7 +29,7 @@ impl Coordinator {
             return;
         }
         self.verdict = Some(Verdict::Failed { reason: reason.into(), message });
-        for (index, leased) in self.shards.end_all() {
+        for (index, leased) in self.shards.end_all(now.millis) {
             self.revoke(leased.lease.seat, Revoked { target: Target::Shard(index), epoch: leased.lease.epoch });
         }
         self.revoke_chore();
@@ -43,6 +43,10 @@ impl Coordinator {
             self.verdict = Some(self.settled_verdict());
             self.chore.sweep_by = Some(now.millis + SWEEP_MILLIS);
             self.chore.failures = 0;
+        }
+        if self.shards.failed().len() > FAILED_MOST {
+            let message = format!("more than {FAILED_MOST} shards failed; the latest: {}", self.latest_failure());
+            self.fail_job(now, "MaxFailedShardsExceeded", message);
         }
         let Some(verdict) = self.verdict.clone().filter(|_| self.conclusion.is_none()) else { return };
         let patience_ends = self.chore.sweep_by.is_none_or(|by| now.millis >= by);
@@ -69,8 +73,13 @@ impl Coordinator {
         if failed == 0 {
             return Verdict::Complete;
         }
-        let last = self.failures.last().map_or(String::new(), |sample| format!("; the latest: {}", sample.message));
-        let message = format!("{failed} of {total} shards failed: {}{last}", self.shards.failed());
+        let latest = self.latest_failure();
+        let message = format!("{failed} of {total} shards failed: {}; the latest: {latest}", self.shards.failed());
         Verdict::Failed { reason: "FailedShards".into(), message }
+    }
+
+    fn latest_failure(&self) -> &str {
+        let latest = self.failures.iter().max_by_key(|sample| sample.last_time.as_ref().map(|time| time.0));
+        latest.map_or("none is known", |sample| &sample.message)
     }
 }

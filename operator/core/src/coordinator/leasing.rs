@@ -15,9 +15,24 @@ use crate::{
     shards::{Lease, Seat},
 };
 
-/// Most unfinished holes (P14): so many worst-case records fit the soft size of a status, 100 KB, with room for ranges
-/// (P15).
-pub const WINDOW: usize = 100_000 / RECORD_BYTES * 4 / 5;
+/// Most unfinished holes (P14). Few enough that the worst-case record of each, and the range that it cuts in two, fit the
+/// hard size of a status together with [`FAILED_MOST`] (P15).
+pub const WINDOW: usize = 1024;
+
+/// Most shards that may be given up before the job is: their indexes are kept in status one by one.
+pub const FAILED_MOST: u32 = 2048;
+
+/// Most bytes of a status: etcd takes six times as much, but keeps every revision for minutes.
+const HARD_BYTES: usize = 256 * 1024;
+
+/// Bytes of a range such as `123456-234567,`, and of a single index.
+const RANGE_BYTES: usize = 14;
+const INDEX_BYTES: usize = 7;
+
+const _: () = assert!(
+    WINDOW * (RECORD_BYTES + RANGE_BYTES) + FAILED_MOST as usize * (RANGE_BYTES + INDEX_BYTES) <= HARD_BYTES,
+    "a status could outgrow its hard size"
+);
 
 /// Which worker is offered work first: the order of the fields is the policy, the seat settles ties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -117,6 +117,9 @@ impl Coordinator {
     pub(super) fn reported(&mut self, now: Now, session: SessionId, report: Report, effects: &mut Vec<Effect>) {
         let Some(&seat) = self.sessions.get(&session) else { return };
         let Some(worker) = self.workers.get_mut(&seat) else { return };
+        if !worker.welcomed {
+            return effects.push(Effect::Close { session, reason: "only who is welcomed may report" });
+        }
         worker.capacity = report.capacity;
         worker.leaving |= report.leaving;
         // Facts are taken in order, each once: a gap means messages were lost, which a stream does not do.
