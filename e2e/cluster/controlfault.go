@@ -70,8 +70,17 @@ func startDaemonCommand(name string, start controlStart) func(context.Context, [
 	}
 }
 
+// startStoreAgain also waits until an API server that ran on without its store
+// has found it again, which takes that some seconds.
 func (s *state) startStoreAgain(ctx context.Context, groups cgroups, kube string, _ *authority) error {
-	return s.startStore(ctx, groups, kube)
+	if err := s.startStore(ctx, groups, kube); err != nil {
+		return err
+	}
+	_, running, err := s.find(apiServerName)
+	if err != nil || !running {
+		return err
+	}
+	return waitFor(ctx, startLimit, "the API server to find its store", answers(apiURL+"/readyz"))
 }
 
 // startAPIServerAgain does not let the API server wait for a store that nobody

@@ -23,7 +23,7 @@ func faults() []command {
 		{"fault stop-apiserver", "", "SIGKILL the API server", stopDaemonCommand("apiserver")},
 		{"fault start-apiserver", "", "start the API server and wait until it is ready", startDaemonCommand("apiserver", (*state).startAPIServerAgain)},
 		{"fault stop-etcd", "", "SIGKILL etcd", stopDaemonCommand("etcd")},
-		{"fault start-etcd", "", "start etcd and wait until it is healthy", startDaemonCommand("etcd", (*state).startStoreAgain)},
+		{"fault start-etcd", "", "start etcd and wait until it is healthy and the API server has found it", startDaemonCommand("etcd", (*state).startStoreAgain)},
 		{"fault save-etcd", "FILE", "write what etcd holds to FILE, pausing it for the moment that takes", storeFaultCommand("save-etcd", (*state).saveStore)},
 		{"fault restore-etcd", "FILE", "put back what etcd held when FILE was saved", storeFaultCommand("restore-etcd", (*state).restoreStore)},
 	}

@@ -135,7 +135,7 @@ func (s *state) restoreStore(ctx context.Context, groups cgroups, file string) e
 		return err
 	}
 	if err := s.unpackStore(ctx, file); err != nil {
-		return err
+		return errors.Join(err, os.RemoveAll(s.path(unpacked)))
 	}
 	if err := s.replaceStore(ctx); err != nil {
 		return err

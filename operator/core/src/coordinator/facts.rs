@@ -80,13 +80,20 @@ impl Coordinator {
         let Some(leased) = self.shards.leased().get(&index).filter(|leased| leased.lease.epoch == epoch) else {
             return;
         };
-        let mut history = History { failures: leased.history.failures + 1, ..leased.history };
+        let mut history = leased.history;
         if failure.checkpoint_unusable {
             history.checkpoint = None;
         }
-        let verdict = self.job.retry.after_failure(index, history.failures);
+        // What is not the shard's own failure does not use up its attempts.
+        let (verdict, attempts) = if failure.class == FailureClass::WorkerLost {
+            history.losses += 1;
+            (self.job.retry.after_loss(history.losses), format!("not its own failure, {} so far", history.losses))
+        } else {
+            history.failures += 1;
+            let attempts = format!("attempt {} of {}", history.failures, self.job.retry.max_attempts);
+            (self.job.retry.after_failure(index, history.failures), attempts)
+        };
         self.end_attempt(now, index, epoch, history, verdict);
-        let attempts = format!("attempt {} of {}", history.failures, self.job.retry.max_attempts);
         let message = format!("{} ({attempts})", failure.message);
         self.sample(now, Some(index), seat, &Failure { message: message.clone(), ..failure.clone() });
         if failure.ends_job {

@@ -125,7 +125,7 @@ impl Coordinator {
         if self.seen.deleting {
             return Err(NotNow::Deleting);
         }
-        let Rank { seat, .. } = self.least_loaded()?;
+        let Rank { seat, .. } = self.least_loaded(now)?;
         match self.next_chore(now)? {
             Some(target) => self.grant_chore(now, seat, target),
             None => self.grant_shard(now, seat)?,
@@ -133,12 +133,16 @@ impl Coordinator {
         Ok(())
     }
 
-    fn least_loaded(&self) -> Result<Rank, NotNow> {
+    /// The worker to give work to: one that is heard, takes more, and is not about to go.
+    fn least_loaded(&self, now: Now) -> Result<Rank, NotNow> {
         let free = |seat: &Seat| {
             let worker = self.workers.get(seat)?;
             let held = u32::try_from(worker.held.len()).unwrap_or(u32::MAX);
+            // One that is silent for a lease would be given back at once what it has just lost.
+            let heard = now.millis < worker.heard + self.limits.lease_millis;
             let takes = worker.welcomed
                 && worker.session.is_some()
+                && heard
                 && !worker.leaving
                 && held < worker.capacity
                 && !self.pool.is_leaving(&worker.id.pod_uid);

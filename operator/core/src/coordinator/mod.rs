@@ -22,6 +22,8 @@ mod facts;
 mod leasing;
 mod pool;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +62,8 @@ pub(crate) struct Worker {
     held: BTreeSet<Target>,
     /// When the hello came, or the stream broke.
     since: u64,
+    /// When it last said anything.
+    heard: u64,
     /// Facts of this session are known up to this number (P12).
     received: u64,
     /// And acknowledged up to this one.

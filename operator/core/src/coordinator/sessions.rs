@@ -42,6 +42,7 @@ impl Coordinator {
             leaving: false,
             held: old.map(|worker| worker.held).unwrap_or_default(),
             since: now.millis,
+            heard: now.millis,
             received: 0,
             acked: 0,
             orders: Orders::default(),
@@ -120,6 +121,7 @@ impl Coordinator {
         if !worker.welcomed {
             return effects.push(Effect::Close { session, reason: "only who is welcomed may report" });
         }
+        worker.heard = now.millis;
         worker.capacity = report.capacity;
         worker.leaving |= report.leaving;
         // Facts are taken in order, each once: a gap means messages were lost, which a stream does not do.
