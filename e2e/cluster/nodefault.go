@@ -102,7 +102,7 @@ func (s *state) startNode(ctx context.Context, groups cgroups, n node) (string, 
 	if err != nil {
 		return "", err
 	}
-	return "Ready", s.waitReady(ctx, api, n)
+	return isReady, s.waitReady(ctx, api, n)
 }
 
 // cutLink pulls the cable out at the bridge's end: the node keeps its addresses

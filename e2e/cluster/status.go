@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// isReady is what status says of a node with which all is well.
+const isReady = "Ready"
+
 var errUnhealthy = errors.New("the cluster is not healthy")
 
 // statusCommand takes no lock: it must work while up is at it.
@@ -100,13 +103,17 @@ func (s *state) printNodes(ctx context.Context, groups cgroups, nodes []node) (b
 			return false, err
 		}
 		said := saidOf(ctx, api, n)
-		all = all && trouble == "" && said == "Ready"
-		fmt.Printf("%s  %s  %s%s\n", n.name(), n.address(), trouble, said)
+		all = all && trouble == "" && said == isReady
+		if trouble != "" {
+			// Not the same thing: the API server learns of it after a while.
+			said = fmt.Sprintf("%s (API server: %s)", trouble, said)
+		}
+		fmt.Printf("%s  %s  %s\n", n.name(), n.address(), said)
 	}
 	return all, nil
 }
 
-// saidOf is what the API server says of a node, which may be what it last heard.
+// saidOf is what the API server says of a node.
 func saidOf(ctx context.Context, api *client, n node) string {
 	node, err := readiness(ctx, api, n)
 	switch {
@@ -115,25 +122,25 @@ func saidOf(ctx context.Context, api *client, n node) string {
 	case !node.ready:
 		return "NotReady: " + node.message
 	}
-	return "Ready"
+	return isReady
 }
 
-// trouble tells what a fault, or a wreck, has left of the node. It looks at the
-// machine: the API server learns of a node's death only after a while.
+// trouble tells what a fault has done to the node, as far as this machine sees;
+// nothing if nothing is wrong.
 func (n node) trouble(groups cgroups) (string, error) {
 	stopped, err := n.stopped(groups)
 	if err != nil {
 		return "", err
 	}
 	if stopped {
-		return "STOPPED, the API server last heard: ", nil
+		return "STOPPED", nil
 	}
 	cut, err := n.linkCut()
 	if err != nil {
 		return "", err
 	}
 	if cut {
-		return "LINK CUT, the API server last heard: ", nil
+		return "LINK CUT", nil
 	}
 	return "", nil
 }

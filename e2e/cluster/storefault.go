@@ -47,8 +47,7 @@ func storeFaultCommand(kind string, do storeFault) func(context.Context, []strin
 
 // saveStore copies etcd's files while it is stopped in its tracks. They are then
 // as a crash would have left them, which etcd starts from without loss; its
-// clients see an answer that takes a moment longer. The cluster's birth goes
-// along, to know the file again.
+// clients see an answer that takes a moment longer.
 func (s *state) saveStore(ctx context.Context, _ cgroups, file string) error {
 	r, err := s.expectRunning(storeName)
 	if err != nil {
@@ -60,8 +59,7 @@ func (s *state) saveStore(ctx context.Context, _ cgroups, file string) error {
 	var pause time.Duration
 	err = r.paused(ctx, func() error {
 		began := time.Now()
-		_, err := runFor(ctx, copyLimit, "tar", "--create", "--sparse", "--force-local",
-			"--file="+part, "--directory="+s.dir, birthFile, storeName)
+		err := s.packStore(ctx, part)
 		pause = time.Since(began)
 		return err
 	})
@@ -75,6 +73,15 @@ func (s *state) saveStore(ctx context.Context, _ cgroups, file string) error {
 	return nil
 }
 
+// packStore writes etcd's files to an archive, and the cluster's birth, to know
+// the archive again.
+func (s *state) packStore(ctx context.Context, file string) error {
+	_, err := runFor(ctx, copyLimit, "tar", "--create", "--force-local", "--file="+file,
+		// Blank files, kept in reserve for when a log is full.
+		"--exclude=*.tmp", "--directory="+s.dir, birthFile, storeName)
+	return err
+}
+
 // paused runs act while no thread of the process runs. The process continues
 // whatever comes of it; one that is killed with us gets replaced by up.
 func (r record) paused(ctx context.Context, act func() error) (err error) {
@@ -83,16 +90,22 @@ func (r record) paused(ctx context.Context, act func() error) (err error) {
 	}
 	defer func() {
 		err = errors.Join(err, r.signal(syscall.SIGCONT))
-		if err == nil && !r.running() {
-			err = fmt.Errorf("process %d ended meanwhile", r.PID)
-		}
 	}()
+	if !r.running() {
+		return fmt.Errorf("process %d has ended", r.PID)
+	}
 	// The signal is on its way to threads that are inside the kernel.
 	halted := func(context.Context) error { return r.halted() }
 	if err := waitFor(ctx, 5*time.Second, fmt.Sprintf("process %d to stop", r.PID), halted); err != nil {
 		return err
 	}
-	return act()
+	if err := act(); err != nil {
+		return err
+	}
+	if !r.running() {
+		return fmt.Errorf("process %d ended meanwhile", r.PID)
+	}
+	return nil
 }
 
 // halted fails while any thread of the process may still run.
