@@ -94,16 +94,6 @@ impl Place {
         });
         Api::<Namespace>::all(client.clone()).patch(&self.namespace, &apply, &Patch::Apply(namespace)).await?;
         let access = json!(["ReadWriteMany"]);
-        // The claim first: a volume that comes to its claim binds at once, a claim to its volume only at the next resync.
-        let claim = json!({
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
-            "spec": {
-                "accessModes": access, "storageClassName": "", "volumeName": self.namespace,
-                "resources": {"requests": {"storage": "10Gi"}}
-            }
-        });
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &self.namespace);
-        claims.patch("data", &apply, &Patch::Apply(claim)).await?;
         let volume = json!({
             "apiVersion": "v1", "kind": "PersistentVolume",
             "metadata": {"name": self.namespace, "labels": {"hyperflow.dev/e2e": "true"}},
@@ -114,14 +104,25 @@ impl Place {
             }
         });
         Api::<PersistentVolume>::all(client.clone()).patch(&self.namespace, &apply, &Patch::Apply(volume)).await?;
-        for _ in 0..300 {
-            let phase = claims.get("data").await?.status.and_then(|status| status.phase);
-            if phase.as_deref() == Some("Bound") {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &self.namespace);
+        // The controller that binds loses races against others that write the volume, and tries again 15 s later, or as
+        // soon as the claim changes.
+        for time in 0..120 {
+            let claim = json!({
+                "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                "metadata": {"name": "data", "annotations": {"hyperflow.dev/asked": time.to_string()}},
+                "spec": {
+                    "accessModes": access, "storageClassName": "", "volumeName": self.namespace,
+                    "resources": {"requests": {"storage": "10Gi"}}
+                }
+            });
+            let claim = claims.patch("data", &apply, &Patch::Apply(claim)).await?;
+            if claim.status.and_then(|status| status.phase).as_deref() == Some("Bound") {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(250)).await;
         }
-        Err("the volume was not bound in 30 s".into())
+        Err("the volume was not bound in half a minute".into())
     }
 
     /// A file or folder of the volume, as this machine sees it; `/data/…` in the workers.

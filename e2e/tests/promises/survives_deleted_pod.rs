@@ -28,8 +28,10 @@ pub async fn keeps(place: &Place) -> Result {
         ensure(start.elapsed() < Duration::from_secs(20), || "the pod is still there after 20 s".into())?;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // The grace period is five seconds: a worker that leaves by itself is gone well before, kubelet's own time included.
-    ensure(start.elapsed() < Duration::from_millis(4500), || format!("the pod took {:?} to go", start.elapsed()))?;
+    // Two seconds for the worker, and two for a busy kubelet; the grace period would be five.
+    let took = start.elapsed();
+    println!("     deleted pod gone after {took:.1?}");
+    ensure(took < Duration::from_secs(4), || format!("the pod took {took:?} to go"))?;
 
     let status = job.complete(Duration::from_secs(120)).await?;
     let records = oracle::check_copy(&input, &place.path("out"), 4)?;

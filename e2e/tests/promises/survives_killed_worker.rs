@@ -45,7 +45,7 @@ pub async fn keeps(place: &Place) -> Result {
     job.complete(Duration::from_secs(120)).await?;
     let records = oracle::check_copy(&input, &place.path("out"), 4)?;
     for victim in &victims {
-        let record = records.iter().find(|record| record.index == victim.index && !record.found);
+        let record = records.iter().find(|record| record.index == victim.index && record.attempt > 1);
         let record = record.ok_or("a shard without a record")?;
         let kept = victim.checkpoint.unwrap_or(0);
         ensure(record.resumed_from >= kept, || format!("{record:?} lost its checkpoint at {kept}"))?;
