@@ -162,6 +162,16 @@ impl Place {
         Ok(pods)
     }
 
+    /// The worker pod whose UID begins so, as status abbreviates it.
+    ///
+    /// # Errors
+    /// When there is none, or the API server does not answer.
+    pub async fn worker(&self, uid: &str) -> Result<Pod> {
+        let ours = |pod: &Pod| pod.metadata.uid.as_ref().is_some_and(|known| known.starts_with(uid));
+        let found = self.workers().await?.into_iter().find(ours);
+        found.ok_or_else(|| format!("there is no worker pod with UID {uid}…").into())
+    }
+
     /// Removes everything the test made.
     ///
     /// # Errors

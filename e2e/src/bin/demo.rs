@@ -137,9 +137,7 @@ async fn busiest(status: &ShardJobStatus, place: &Place) -> Result<Option<(Pod, 
             format!("{} (checkpoint at {:.0} MiB)", attempt.index, attempt.checkpoint.unwrap_or(0) as f64 / MIB)
         })
         .collect();
-    let pods = place.workers().await?;
-    let pod = pods.into_iter().find(|pod| pod.metadata.uid.as_ref().is_some_and(|uid| uid.starts_with(&busiest)));
-    Ok(pod.map(|pod| (pod, held.join(", "))))
+    Ok(Some((place.worker(&busiest).await?, held.join(", "))))
 }
 
 fn table(status: &ShardJobStatus, records: &[Record], killed: &str, bytes: u64, seconds: f64) {

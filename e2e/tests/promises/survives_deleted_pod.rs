@@ -17,12 +17,10 @@ pub async fn keeps(place: &Place) -> Result {
         attempts.into_iter().find(|attempt| attempt.checkpoint.is_some_and(|position| position >= MIB))
     };
     let (attempt, _) = job.wait("a checkpoint", Duration::from_secs(60), under_way).await?;
-    let workers = place.workers().await?;
-    let uid = |pod: &&Pod| pod.metadata.uid.as_ref().is_some_and(|uid| uid.starts_with(&attempt.pod));
-    let victim = workers.iter().find(uid).ok_or("the busy pod is not there")?;
+    let victim = place.worker(&attempt.pod).await?;
 
     let start = Instant::now();
-    place.cluster.delete(victim).await?;
+    place.cluster.delete(&victim).await?;
     let pods: Api<Pod> = Api::namespaced(place.cluster.client.clone(), &place.namespace);
     while pods.get_opt(&victim.name_any()).await?.is_some_and(|pod| pod.metadata.uid == victim.metadata.uid) {
         ensure(start.elapsed() < Duration::from_secs(20), || "the pod is still there after 20 s".into())?;

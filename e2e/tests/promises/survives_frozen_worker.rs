@@ -10,7 +10,6 @@ use hyperflow_e2e::{
     job::{self, Attempt},
     oracle,
 };
-use k8s_openapi::api::core::v1::Pod;
 
 const MIB: u64 = 1 << 20;
 /// The lease and what it takes to notice, a shard that the others finish first, and a status write.
@@ -26,10 +25,8 @@ pub async fn keeps(place: &Place) -> Result {
         Some(attempts.into_iter().filter(|attempt| attempt.pod == pod).collect::<Vec<Attempt>>())
     };
     let (victims, _) = job.wait("a checkpoint", Duration::from_secs(60), under_way).await?;
-    let workers = place.workers().await?;
-    let uid = |pod: &&Pod| pod.metadata.uid.as_ref().is_some_and(|uid| uid.starts_with(&victims[0].pod));
-    let victim = workers.iter().find(uid).ok_or("the busy pod is not there")?;
-    place.cluster.freeze(victim).await?;
+    let victim = place.worker(&victims[0].pod).await?;
+    place.cluster.freeze(&victim).await?;
     let frozen = Instant::now();
 
     let moved = |status: &_| {
@@ -44,7 +41,7 @@ pub async fn keeps(place: &Place) -> Result {
     let outcome = job.wait("the frozen worker's shards to move", SILENT + Duration::from_secs(10), moved).await;
     let took = frozen.elapsed();
     // Thawed while others work on its shards, so that both publish.
-    place.cluster.thaw(victim).await?;
+    place.cluster.thaw(&victim).await?;
     outcome?;
     ensure(took <= SILENT, || format!("the shards ran elsewhere only after {took:?}"))?;
 

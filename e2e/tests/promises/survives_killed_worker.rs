@@ -25,12 +25,8 @@ pub async fn keeps(place: &Place) -> Result {
     let find = |status: &_| job::attempts(status).ok().and_then(|attempts| busy(&attempts));
     let (victims, _) = job.wait("a shard with two MiB in a checkpoint", Duration::from_secs(60), find).await?;
 
-    let workers = place.workers().await?;
-    let uid = |pod: &&k8s_openapi::api::core::v1::Pod| {
-        pod.metadata.uid.as_ref().is_some_and(|uid| uid.starts_with(&victims[0].pod))
-    };
-    let victim = workers.iter().find(uid).ok_or("the busy pod is not there")?;
-    place.cluster.kill(victim).await?;
+    let victim = place.worker(&victims[0].pod).await?;
+    place.cluster.kill(&victim).await?;
 
     let moved = |status: &_| {
         let attempts = job::attempts(status).ok()?;

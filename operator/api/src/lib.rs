@@ -23,7 +23,7 @@ pub mod workers;
 pub use shardjob::{ShardJob, ShardJobSpec};
 pub use status::ShardJobStatus;
 
-/// The finest promise of identity in labels: the UID of the ShardJob a pod works for.
+/// The UID of the ShardJob a pod works for: what its pods are watched by.
 pub const JOB_UID_LABEL: &str = "hyperflow.dev/shardjob-uid";
 /// For people and selectors; never used to decide anything.
 pub const JOB_NAME_LABEL: &str = "hyperflow.dev/shardjob-name";

@@ -188,8 +188,7 @@ impl Shards {
         self.done.contains(index) || self.failed.contains(index)
     }
 
-    /// Leases a shard that is not leased and not settled; whatever waited or was pending below becomes limbo-free.
-    /// Returns what came before, or nothing if it may not be leased.
+    /// Leases a shard that is neither leased nor settled. Returns what came before, or nothing if it may not be leased.
     pub fn grant(&mut self, index: ShardIndex, lease: Lease) -> Option<History> {
         if index >= self.total || self.is_settled(index) || self.leased.contains_key(&index) {
             return None;

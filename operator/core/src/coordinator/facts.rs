@@ -2,7 +2,7 @@
 
 use hyperflow_api::{
     ids::{Epoch, ShardIndex},
-    message::{Fact, Failure, FailureClass, News, PlanRef, Planned, Published, Revoked, Target},
+    message::{Fact, Failure, FailureClass, News, PlanRef, Planned, Revoked, Target},
     status::FailureSample,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -31,7 +31,7 @@ impl Coordinator {
             self.holds_no_more(seat, target, epoch);
         }
         match (target, news) {
-            (Target::Shard(index), News::Published(published)) => self.learn_published(index, epoch, published),
+            (Target::Shard(index), News::Published(_)) => self.learn_published(index, epoch),
             (Target::Shard(index), News::Checkpointed(checkpoint)) => {
                 if self.shards.checkpoint(index, epoch, checkpoint) {
                     self.writer.touch();
@@ -66,7 +66,7 @@ impl Coordinator {
     }
 
     /// A fact about the store, believed from any epoch (P7). An attempt that still runs elsewhere is fenced.
-    fn learn_published(&mut self, index: ShardIndex, epoch: Epoch, _published: Published) {
+    fn learn_published(&mut self, index: ShardIndex, epoch: Epoch) {
         let (news, ended) = self.shards.published(index);
         if news {
             self.writer.touch();
