@@ -241,7 +241,7 @@ impl Desk {
             Effect::StoreStatus { revision, status } => return self.store(revision, *status, children),
             Effect::Announce(announcement) => self.announce(announcement),
             // It fails only when the controller has ended, and the process with it.
-            Effect::LookAtPool => drop(self.wake.send(self.reference.clone())),
+            Effect::LookAtPool | Effect::Release => drop(self.wake.send(self.reference.clone())),
         }
         Vec::new()
     }

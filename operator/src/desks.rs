@@ -149,7 +149,7 @@ impl Desks {
             return Ok(Opening::Nothing);
         }
         let random = clock::random_u64()?;
-        match Coordinator::take_over(clock::now(), &seen, random, self.office.limits) {
+        match Coordinator::take_over(clock::now(), &seen, random, 0, self.office.limits) {
             Ok(coordinator) => Ok(Opening::Open(self.start(seen, job, coordinator, failures))),
             Err(refusal) => {
                 let status = status::refused(clock::now(), &seen, &refusal);

@@ -94,7 +94,7 @@ mod tests {
 
     fn hello() -> Hello {
         let worker = WorkerId { pod_uid: "pod-1".into(), nonce: 1 };
-        Hello { protocol: PROTOCOL, job: JobUid("job-1".into()), worker, slots: 1, held: Vec::new() }
+        Hello { protocol: PROTOCOL, job: JobUid("job-1".into()), worker, slots: 1, held: Vec::new(), heard: 0 }
     }
 
     fn good() -> TokenReviewStatus {

@@ -29,6 +29,7 @@ pub fn job(job: &ShardJob) -> Option<SeenJob> {
         spec: job.spec.clone(),
         status: job.status.clone().unwrap_or_default(),
         deleting: job.metadata.deletion_timestamp.is_some(),
+        abandoned: false,
     })
 }
 
@@ -74,6 +75,9 @@ fn pod_seen(pod: &Pod) -> Seen {
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         leaving: pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")),
         trouble: status.and_then(trouble),
+        disruption: None,
+        restarts: 0,
+        ended: None,
     }
 }
 
@@ -129,6 +133,9 @@ mod tests {
             node: Some("node-1".into()),
             leaving: false,
             trouble: None,
+            disruption: None,
+            restarts: 0,
+            ended: None,
         };
         assert_eq!(pod_seen(&pod), expected);
     }

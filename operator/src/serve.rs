@@ -222,7 +222,8 @@ mod tests {
             hello(&mut stream::iter(messages)).await.map_err(|status| status.code())
         };
         let worker = WorkerId { pod_uid: "pod-1".into(), nonce: 1 };
-        let good = Hello { protocol: PROTOCOL, job: JobUid("job-1".into()), worker, slots: 1, held: Vec::new() };
+        let good =
+            Hello { protocol: PROTOCOL, job: JobUid("job-1".into()), worker, slots: 1, held: Vec::new(), heard: 0 };
         assert_eq!(first(Some(FromWorker::Hello(good.clone()))).await, Ok(good.clone()));
         let old = Hello { protocol: 0, ..good };
         assert_eq!(first(Some(FromWorker::Hello(old))).await, Err(Code::FailedPrecondition));

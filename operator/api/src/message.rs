@@ -38,6 +38,9 @@ pub struct Hello {
     pub slots: u32,
     /// Leases it goes on with; those of an earlier nonce of the pod are lost (P2).
     pub held: Vec<Held>,
+    /// The highest term that ever welcomed it: an operator with a lower one has been replaced, or the API server was
+    /// restored from an older state (P1, P22).
+    pub heard: u64,
 }
 
 /// A lease that a worker has.
@@ -159,6 +162,18 @@ pub enum FailureClass {
     Store,
     /// The worker died, was deleted or fell silent.
     WorkerLost,
+    /// The kernel killed a process of the worker that wanted more memory than its limit.
+    OutOfMemory,
+    /// A store or the task did not answer or end in its time.
+    Timeout,
+    /// The node is gone, or was not heard for too long.
+    NodeLost,
+    /// The pod was evicted: a drain, or too little memory or disk on its node.
+    Evicted,
+    /// A pod of higher priority took its place.
+    Preempted,
+    /// The image of the worker could not be had.
+    ImagePull,
 }
 
 impl FailureClass {
@@ -170,6 +185,12 @@ impl FailureClass {
             Self::BadInput => "BadInput",
             Self::Store => "Store",
             Self::WorkerLost => "WorkerLost",
+            Self::OutOfMemory => "OutOfMemory",
+            Self::Timeout => "Timeout",
+            Self::NodeLost => "NodeLost",
+            Self::Evicted => "Evicted",
+            Self::Preempted => "Preempted",
+            Self::ImagePull => "ImagePull",
         }
     }
 }

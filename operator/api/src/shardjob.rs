@@ -110,6 +110,10 @@ pub struct ShardJobSpec {
     /// How often progress inside a shard is kept; whichever comes first.
     #[serde(default)]
     pub checkpoint: CheckpointPolicy,
+    /// Stops the job without losing anything: workers write checkpoints and leave, and go on from them when this is false
+    /// again. As in a Job.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
 }
 
 /// What is processed.

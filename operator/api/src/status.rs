@@ -16,7 +16,7 @@ pub struct ShardJobStatus {
     /// The `metadata.generation` that this status speaks of; -1 until an operator has looked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Planned, WorkersAvailable, Complete and Failed, and for GitOps tools (kstatus) Reconciling and Stalled.
+    /// Planned, WorkersAvailable, Suspended, Complete and Failed, and for GitOps tools (kstatus) Reconciling and Stalled.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -55,7 +55,7 @@ pub struct ShardJobStatus {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(default)]
 pub struct Display {
-    /// A word: Unseen, Planning, Running, Complete, Failed.
+    /// A word: Unseen, Planning, Running, Suspended, Complete, Failed, Deleting.
     pub status: String,
     /// `812/1000`.
     #[serde(skip_serializing_if = "String::is_empty")]

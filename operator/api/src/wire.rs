@@ -25,6 +25,9 @@ pub enum WireError {
     /// A failure class of a newer version.
     #[error("failure class {0} is unknown")]
     Class(i32),
+    /// A credential, which is for the stream and not for what it carries.
+    #[error("a credential where an order was expected")]
+    Credential,
 }
 
 fn need<T>(part: Option<T>, name: &'static str) -> Result<T, WireError> {
@@ -101,6 +104,12 @@ impl From<m::Failure> for p::Failure {
             FailureClass::BadInput => p::FailureClass::BadInput,
             FailureClass::Store => p::FailureClass::Store,
             FailureClass::WorkerLost => p::FailureClass::WorkerLost,
+            FailureClass::OutOfMemory => p::FailureClass::OutOfMemory,
+            FailureClass::Timeout => p::FailureClass::Timeout,
+            FailureClass::NodeLost => p::FailureClass::NodeLost,
+            FailureClass::Evicted => p::FailureClass::Evicted,
+            FailureClass::Preempted => p::FailureClass::Preempted,
+            FailureClass::ImagePull => p::FailureClass::ImagePull,
         };
         Self { class: class.into(), reason, message, ends_job, checkpoint_unusable }
     }
@@ -115,6 +124,12 @@ impl TryFrom<p::Failure> for m::Failure {
             Ok(p::FailureClass::BadInput) => FailureClass::BadInput,
             Ok(p::FailureClass::Store) => FailureClass::Store,
             Ok(p::FailureClass::WorkerLost) => FailureClass::WorkerLost,
+            Ok(p::FailureClass::OutOfMemory) => FailureClass::OutOfMemory,
+            Ok(p::FailureClass::Timeout) => FailureClass::Timeout,
+            Ok(p::FailureClass::NodeLost) => FailureClass::NodeLost,
+            Ok(p::FailureClass::Evicted) => FailureClass::Evicted,
+            Ok(p::FailureClass::Preempted) => FailureClass::Preempted,
+            Ok(p::FailureClass::ImagePull) => FailureClass::ImagePull,
             Ok(p::FailureClass::Unspecified) | Err(_) => return Err(WireError::Class(failure.class)),
         };
         let p::Failure { class: _, reason, message, ends_job, checkpoint_unusable } = failure;
@@ -173,6 +188,7 @@ impl From<m::FromWorker> for p::FromWorker {
                 nonce: hello.worker.nonce,
                 slots: hello.slots,
                 held: hello.held.into_iter().map(Into::into).collect(),
+                heard: hello.heard,
             }),
             m::FromWorker::Report(report) => p::from_worker::Message::Report(p::Report {
                 beat: report.beat,
@@ -198,6 +214,7 @@ impl TryFrom<p::FromWorker> for m::FromWorker {
                 worker: WorkerId { pod_uid: hello.pod_uid, nonce: hello.nonce },
                 slots: hello.slots,
                 held: hello.held.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+                heard: hello.heard,
             }),
             p::from_worker::Message::Report(report) => Self::Report(m::Report {
                 beat: report.beat,
@@ -276,6 +293,7 @@ impl TryFrom<p::FromOperator> for m::FromOperator {
                 let takeover = Takeover { term, random: takeover };
                 Self::Welcome(m::Welcome { takeover, job, lease_millis, orphan_seconds })
             }
+            p::from_operator::Message::Credential(_) => return Err(WireError::Credential),
             p::from_operator::Message::Orders(orders) => Self::Orders(m::Orders {
                 grants: orders.grants.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
                 revoked: orders

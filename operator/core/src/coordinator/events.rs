@@ -46,6 +46,8 @@ pub struct Seen {
     pub status: ShardJobStatus,
     /// `metadata.deletionTimestamp` is set.
     pub deleting: bool,
+    /// Its namespace is being deleted too: nothing is waited for (P24).
+    pub abandoned: bool,
 }
 
 /// A pod of the job's pool: owned by the job's UID, whatever its labels say.
@@ -61,6 +63,25 @@ pub struct Pod {
     pub leaving: bool,
     /// Why it does not run, if the kubelet or the scheduler says so: `(reason, message)`.
     pub trouble: Option<(String, String)>,
+    /// Why it ends: the condition `DisruptionTarget`, or of a pod that has failed the status itself: `(reason, message)`.
+    pub disruption: Option<(String, String)>,
+    /// How often its container was started again, and how it ended last: `(reason, message)`, `OOMKilled` for one.
+    pub restarts: u32,
+    /// See `restarts`.
+    pub ended: Option<(String, String)>,
+}
+
+/// A node of the cluster, as far as scheduling looks at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// `metadata.name`.
+    pub name: String,
+    /// The condition `Ready` is True.
+    pub ready: bool,
+    /// `spec.unschedulable` is set.
+    pub cordoned: bool,
+    /// A condition such as `MemoryPressure` that is True.
+    pub pressure: Option<String>,
 }
 
 /// What happened.
@@ -70,6 +91,8 @@ pub enum Event {
     JobSeen(Box<Seen>),
     /// All pods of the pool, as the cache has them now.
     PodsSeen(Vec<Pod>),
+    /// All nodes of the cluster, as the cache has them now. Never comes where nodes may not be read.
+    NodesSeen(Vec<Node>),
     /// The API server refused to create a pod: `(reason, message)`.
     PodRefused(String, String),
     /// A worker opened a stream; its token was reviewed and speaks for the pod that it says hello for.
@@ -124,6 +147,8 @@ pub enum Effect {
     Announce(Announcement),
     /// [`Coordinator::wanted_pods`] may have changed: look at the pool again.
     LookAtPool,
+    /// Nothing is waited for any more before the object may go: remove our finalizer, if it is there (P24).
+    Release,
 }
 
 /// Something people should know.

@@ -29,7 +29,7 @@ mod writer;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) use end::Verdict;
-pub use events::{Announcement, Effect, Event, Limits, Pod, Revision, Seen, SessionId, WantedPods};
+pub use events::{Announcement, Effect, Event, Limits, Node, Pod, Revision, Seen, SessionId, WantedPods};
 use hyperflow_api::{
     ids::{Takeover, WorkerId},
     message::{Held, Orders, Planned, Target},
@@ -80,6 +80,8 @@ pub struct Coordinator {
     pub(crate) seen: Seen,
     brief: String,
     pub(crate) takeover: Takeover,
+    /// The higher term that a worker was welcomed under.
+    outranked: Option<u64>,
     sequence: u64,
     pub(crate) plan: Option<(Planned, i64)>,
     pub(crate) shards: Shards,
@@ -103,11 +105,12 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// Takes a job over: reads what an earlier operator left in `seen.status`, raises the term (P1), and grants nothing
-    /// before the status that says so is stored. `random` are 64 bits drawn now.
+    /// before the status that says so is stored. `random` are 64 bits drawn now; `heard` is the highest term that workers
+    /// speak of, or 0: after the API server was restored from an older state it is above the status' own.
     ///
     /// # Errors
     /// When the spec is not sound, differs from what was planned (P4), or the notes cannot be read.
-    pub fn take_over(now: Now, seen: &Seen, random: u64, limits: Limits) -> Result<Self, Refusal> {
+    pub fn take_over(now: Now, seen: &Seen, random: u64, heard: u64, limits: Limits) -> Result<Self, Refusal> {
         let job = Job::check(&seen.spec)?;
         let left = status::Left::read(now, &seen.status, limits.lease_millis)
             .map_err(|error| Refusal { field: "status.recovery", message: error.to_string() })?;
@@ -119,7 +122,8 @@ impl Coordinator {
         let mut coordinator = Self {
             limits,
             brief: brief(seen),
-            takeover: Takeover { term: left.term + 1, random },
+            outranked: None,
+            takeover: Takeover { term: left.term.max(heard).saturating_add(1), random },
             sequence: 0,
             plan: left.plan,
             shards: left.shards,
@@ -148,6 +152,7 @@ impl Coordinator {
         match event {
             Event::JobSeen(seen) => self.job_seen(now, *seen, &mut effects),
             Event::PodsSeen(pods) => self.pods_seen(now, pods, &mut effects),
+            Event::NodesSeen(_nodes) => {}
             Event::PodRefused(reason, message) => self.pod_refused(now, reason, message),
             Event::SessionOpened { session, hello } => self.session_opened(now, session, hello, &mut effects),
             Event::SessionClosed(session) => self.session_closed(now, session),
@@ -182,6 +187,13 @@ impl Coordinator {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.writer.end_is_stored() && self.pool.is_empty()
+    }
+
+    /// A worker was welcomed under this higher term: nothing more is to be done under ours. Another coordinator begins,
+    /// from the status as it is then and with this term as `heard`.
+    #[must_use]
+    pub fn outranked(&self) -> Option<u64> {
+        self.outranked
     }
 
     /// Why nothing more is leased just now.

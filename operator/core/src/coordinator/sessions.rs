@@ -12,6 +12,9 @@ use crate::{Now, shards::Seat};
 /// connection that was reset, short enough that a killed worker's shards run elsewhere in half a second.
 const RECONNECT_MILLIS: u64 = 250;
 
+/// So many take-overs an operator may have missed, and no more: a worker that is not honest must not use the terms up.
+const HONEST_TERMS: u64 = 1_000_000;
+
 /// A worker whose pod we have not seen may be quicker than our watch, by this much.
 const STRANGER_MILLIS: u64 = 10_000;
 
@@ -22,6 +25,13 @@ impl Coordinator {
         }
         if hello.job != self.seen.uid {
             return effects.push(Effect::Close { session, reason: "worker belongs to another job" });
+        }
+        if hello.heard > self.takeover.term.saturating_add(HONEST_TERMS) {
+            return effects.push(Effect::Close { session, reason: "no operator can have had the term it speaks of" });
+        }
+        if hello.heard > self.takeover.term {
+            self.outranked = self.outranked.max(Some(hello.heard));
+            return effects.push(Effect::Close { session, reason: "worker knows an operator of a higher term" });
         }
         self.replace_process(now, &hello.worker);
         let seat = self.seat(&hello.worker);

@@ -30,7 +30,7 @@ impl Desk {
     }
 
     fn new(seen: &Seen) -> Self {
-        let coordinator = Coordinator::take_over(Now { millis: 0, unix: 1000 }, seen, 7, Limits::default()).unwrap();
+        let coordinator = Coordinator::take_over(Now { millis: 0, unix: 1000 }, seen, 7, 0, Limits::default()).unwrap();
         Self { coordinator, millis: 0, stored: vec![], said: vec![], closed: vec![], storing: None }
     }
 
@@ -45,7 +45,7 @@ impl Desk {
                     self.stored.push(*status);
                     self.storing = Some(revision);
                 }
-                Effect::Announce(_) | Effect::LookAtPool => {}
+                Effect::Announce(_) | Effect::LookAtPool | Effect::Release => {}
             }
         }
     }
@@ -58,7 +58,7 @@ impl Desk {
 
     fn hello(&mut self, session: u64, pod: &str, nonce: u64, held: Vec<Held>) {
         let worker = WorkerId { pod_uid: pod.into(), nonce };
-        let hello = Hello { protocol: PROTOCOL, job: JobUid("uid".into()), worker, slots: 2, held };
+        let hello = Hello { protocol: PROTOCOL, job: JobUid("uid".into()), worker, slots: 2, held, heard: 0 };
         self.handle(Event::SessionOpened { session: SessionId(session), hello });
     }
 
@@ -96,11 +96,21 @@ fn seen() -> Seen {
         spec: serde_json::from_value(spec).unwrap(),
         status: hyperflow_api::ShardJobStatus::default(),
         deleting: false,
+        abandoned: false,
     }
 }
 
 fn pod(uid: &str) -> Pod {
-    Pod { name: uid.into(), uid: uid.into(), node: Some("node-1".into()), leaving: false, trouble: None }
+    Pod {
+        name: uid.into(),
+        uid: uid.into(),
+        node: Some("node-1".into()),
+        leaving: false,
+        trouble: None,
+        disruption: None,
+        restarts: 0,
+        ended: None,
+    }
 }
 
 fn fact(grant: Grant, news: News) -> Fact {

@@ -173,7 +173,8 @@ impl Worker {
             Event::Connected => {
                 self.session.greet();
                 let (job, worker, held) = (self.job.clone(), self.id.clone(), self.runs.held());
-                let hello = Hello { protocol: PROTOCOL, job, worker, slots: self.slots, held };
+                let heard = self.session.highest_term();
+                let hello = Hello { protocol: PROTOCOL, job, worker, slots: self.slots, held, heard };
                 effects.push(Effect::Send(FromWorker::Hello(hello)));
             }
             Event::Disconnected => self.session.close(),

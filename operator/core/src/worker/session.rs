@@ -45,6 +45,11 @@ impl Session {
         self.state == State::Open
     }
 
+    /// The highest term that ever welcomed this process.
+    pub(super) fn highest_term(&self) -> u64 {
+        self.takeover.term
+    }
+
     pub(super) fn greet(&mut self) {
         self.state = State::Greeting;
     }

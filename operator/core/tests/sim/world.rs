@@ -136,6 +136,7 @@ impl World {
             spec: serde_json::from_value(spec).unwrap(),
             status: ShardJobStatus::default(),
             deleting: false,
+            abandoned: false,
         };
         let workers = 1 + chance.below(4);
         let mut world = Self {
@@ -219,7 +220,7 @@ impl World {
     fn operator_lives(&mut self) {
         if self.desk.is_none() && self.now >= self.desk_returns && self.write.is_none() {
             let random = self.chance.draw();
-            let desk = Coordinator::take_over(self.time(), &self.seen, random, LIMITS).unwrap();
+            let desk = Coordinator::take_over(self.time(), &self.seen, random, 0, LIMITS).unwrap();
             self.desk = Some(desk);
         }
         let node = |node: &Node| Pod {
@@ -228,6 +229,9 @@ impl World {
             node: Some("node-1".into()),
             leaving: false,
             trouble: None,
+            disruption: None,
+            restarts: 0,
+            ended: None,
         };
         let pods = self.nodes.iter().map(node).collect();
         self.desk_handles(Event::PodsSeen(pods));
@@ -398,7 +402,7 @@ impl World {
                     let at = self.now + self.chance.below(80) + if lost { 3000 } else { 0 };
                     self.write = Some(Write { at, revision, status, stored, heard: true });
                 }
-                Effect::Announce(_) | Effect::LookAtPool => {}
+                Effect::Announce(_) | Effect::LookAtPool | Effect::Release => {}
             }
         }
     }
