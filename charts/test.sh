@@ -83,13 +83,15 @@ $1 $2: [""] [pods] [create, delete, get, list, patch, watch]
 $1 $2: [events.k8s.io] [events] [create, patch]
 $1 $2: [hyperflow.dev] [shardjobs/finalizers] [update]
 $1 $2: [hyperflow.dev] [shardjobs/status] [get, patch, update]
-$1 $2: [hyperflow.dev] [shardjobs] [get, list, watch]
+$1 $2: [hyperflow.dev] [shardjobs] [get, list, patch, watch]
 TEXT
 }
 
-# shared_rules: what is granted in both modes.
+# shared_rules [NAMESPACE]: what is granted in both modes, for one namespace or all of them.
 shared_rules() {
-    cat <<'TEXT'
+    cat <<TEXT
+ClusterRole /hyperflow-operator:hyperflow-system: [""] [namespaces]${1:+ [$1]} [get]
+ClusterRole /hyperflow-operator:hyperflow-system: [""] [nodes] [get, list, watch]
 ClusterRole /hyperflow-operator:hyperflow-system: [authentication.k8s.io] [tokenreviews] [create]
 Role hyperflow-system/hyperflow-operator: [""] [secrets] [create]
 Role hyperflow-system/hyperflow-operator: [""] [secrets] [hyperflow-ca] [get]
@@ -179,8 +181,9 @@ test_value_sets() {
     done <<TEXT
 defaults|
 one namespace|--set watchNamespace=team-a
+one replica|--set replicas=1
 three replicas|--set replicas=3
-no election|--set leaderElect=false
+no election|--set leaderElect=false,replicas=1
 everything|--values $here/everything.values.yaml
 TEXT
 }
@@ -191,6 +194,7 @@ test_rendering() {
 ClusterRole hyperflow-operator:hyperflow-system
 ClusterRoleBinding hyperflow-operator:hyperflow-system
 Deployment hyperflow-operator
+PodDisruptionBudget hyperflow-operator
 Role hyperflow-operator
 RoleBinding hyperflow-operator
 Service hyperflow-operator-metrics
@@ -212,6 +216,10 @@ TEXT
 
     render --values "$here/everything.values.yaml" >"$work/everything"
     check "hyperflow: a disruption budget when there are several" count 1 'kind: PodDisruptionBudget' "$work/everything"
+    render --set replicas=1 >"$work/single"
+    check "hyperflow: and none that keeps the only one on its node" count 0 'kind: PodDisruptionBudget' "$work/single"
+    check "hyperflow: two replicas" count 1 'replicas: 2' "$work/default"
+    check "hyperflow: an upgrade never has fewer than wanted" count 1 'maxUnavailable: 0' "$work/default"
     check "hyperflow: scrapes when asked" count 1 'kind: ServiceMonitor' "$work/everything"
     check "hyperflow: network policy when asked" count 1 'kind: NetworkPolicy' "$work/everything"
     check "hyperflow: an image by digest" count 1 "image: \"registry.example/operator@sha256:$(printf '0%.0s' {1..64})\"" "$work/everything"
@@ -219,7 +227,7 @@ TEXT
     check "hyperflow: own toleration replaces ours" count 1 'key: node.kubernetes.io/not-ready' "$work/everything"
     check "hyperflow: and only that one" count 1 'tolerationSeconds: 7' "$work/everything"
     check "hyperflow: the operator has every flag it is given" known_flags "$work/everything"
-    render --set leaderElect=false >"$work/alone"
+    render --set leaderElect=false,replicas=1 >"$work/alone"
     check "hyperflow: without election never two" count 1 'type: Recreate' "$work/alone"
 }
 
@@ -228,7 +236,7 @@ test_rights() {
     { job_rules ClusterRole /hyperflow-operator:hyperflow-system && shared_rules; } >"$work/wanted"
     check "hyperflow: these rights and no others, all namespaces" same_rules "$work/wanted" "$work/default"
     render --set watchNamespace=team-a >"$work/one"
-    { job_rules Role team-a/hyperflow-operator:hyperflow-system && shared_rules; } >"$work/wanted"
+    { job_rules Role team-a/hyperflow-operator:hyperflow-system && shared_rules team-a; } >"$work/wanted"
     check "hyperflow: these rights and no others, one namespace" same_rules "$work/wanted" "$work/one"
     check "hyperflow: the operator is told the namespace" count 1 '- --watch-namespace=team-a' "$work/one"
 }
@@ -239,6 +247,7 @@ test_refusals() {
     check "hyperflow: refuses a text for a number" refused 'got string, want integer' render --set-string leaseSeconds=ten
     check "hyperflow: refuses a short digest" refused 'does not match pattern' render --set image.digest=sha256:12
     check "hyperflow: refuses two without election" refused 'maximum' render --set leaderElect=false,replicas=2
+    check "hyperflow: and so by default" refused 'maximum' render --set leaderElect=false
     check "hyperflow: refuses a variable it sets itself" refused 'extraEnv' render --set 'extraEnv[0].name=HYPERFLOW_POD_NAME'
     check "hyperflow: refuses jobs in its own namespace" refused "must not be 'hyperflow-system'" render --set watchNamespace=hyperflow-system
     check "hyperflow: allows global" render --set global.any=thing

@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use crate::{
     client::{CallError, call},
+    credential::Mint,
     telemetry::chain,
 };
 
@@ -126,6 +127,12 @@ impl Authority {
         &self.certificate
     }
 
+    /// Gives and knows the credentials of this authority's installation.
+    #[must_use]
+    pub fn mint(&self) -> Mint {
+        Mint::new(self.issuer.key().serialized_der())
+    }
+
     /// A new key and certificate for a server of that name. Lives in memory only.
     ///
     /// # Errors
@@ -173,17 +180,33 @@ fn set_validity(certificate: &mut CertificateParams, length: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use hyperflow_api::{
+        ids::{JobUid, WorkerId},
+        message::{Hello, PROTOCOL},
+    };
+
     use super::*;
 
     #[test]
     fn an_authority_that_was_stored_signs_after_it_was_read_back() {
         let (certificate, key) = new_authority().unwrap();
         let data = [(CERTIFICATE, certificate.clone()), (KEY, key.serialize_pem())];
+        let maker = Authority::new(certificate.clone(), key).unwrap();
         let data = data.map(|(name, pem)| (name.to_owned(), ByteString(pem.into_bytes()))).into();
         let secret = Secret { data: Some(data), ..Secret::default() };
         let authority = Authority::read(&secret).unwrap();
         assert_eq!(authority.certificate(), certificate);
         assert!(authority.server("hyperflow-operator.system.svc").is_ok());
+
+        // The replica that made it and one that starts later give and accept the same credentials.
+        let worker = WorkerId { pod_uid: "pod-1".into(), nonce: 1 };
+        let job = JobUid("job-1".into());
+        let hello = Hello { protocol: PROTOCOL, job, worker, slots: 1, held: Vec::new(), heard: 0 };
+        let given = |authority: &Authority| authority.mint().give(&hello, "team-a", 1_800_000_000);
+        assert_eq!(given(&maker), given(&authority));
+        let (certificate, key) = new_authority().unwrap();
+        let other = Authority::new(certificate, key).unwrap();
+        assert_ne!(given(&other), given(&authority));
     }
 
     #[test]

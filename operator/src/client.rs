@@ -4,11 +4,17 @@ use std::{future::Future, time::Duration};
 
 use kube::{Client, Config};
 
-/// Longest time for one call. Shorter than what a leader has left after renewing its Lease.
+use crate::watching::WATCH_SECONDS;
+
+/// Longest time for one call.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Longest silence on a connection. Only watches are silent for long, and the API server ends those after 290 s.
-const SILENCE: Duration = Duration::from_secs(300);
+/// Longest time to connect. Within it a lost packet is sent again once; a server that is away longer is asked again.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// Longest silence on a connection, so that dead ones do not stay. Only watches are silent for long, and they end by
+/// themselves.
+const SILENCE: Duration = Duration::from_secs(10 + WATCH_SECONDS as u64);
 
 /// The API server cannot be addressed.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +35,7 @@ pub async fn connect() -> Result<Client, ConnectError> {
     let mut config = Config::infer().await.map_err(ConnectError::Config)?;
     // The default repeats even a POST for minutes, so that a deposed leader could still write long after.
     config.default_retry = false;
-    config.connect_timeout = Some(DEADLINE);
+    config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(SILENCE);
     config.write_timeout = Some(SILENCE);
     config.reset_reader_on_write = true;
@@ -71,6 +77,12 @@ impl CallError {
             },
             Self::Deadline { .. } => None,
         }
+    }
+
+    /// The API server has answered, and not only that it is in trouble (HTTP 5xx, 408, 429).
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.answer().is_some_and(|(code, ..)| code < 500 && code != 408 && code != 429)
     }
 
     /// The API server has said no, and a repetition would get the same answer (HTTP 4xx, but not 408 and 429).

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, hash_map::DefaultHasher},
+    error::Error,
     hash::{Hash, Hasher},
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
@@ -18,7 +19,7 @@ use kube::{
     core::DeserializeGuard,
     runtime::{
         Controller, PredicateConfig, WatchStreamExt,
-        controller::{Action, Config, Error},
+        controller::{self, Action, Config},
         reflector::{self, ObjectRef, Store, store::Writer},
         watcher,
     },
@@ -31,12 +32,15 @@ use tracing::{debug, warn};
 
 use crate::{
     announce::Announcer,
+    client::CallError,
     desks::{Desks, panic_text},
+    finalizer,
     health::Health,
     metrics::{Metrics, ResultLabels},
     observe,
     reconcile::{Context, ReconcileError, reconcile},
     telemetry::chain,
+    watching::{self, Pauses},
 };
 
 /// A job as it comes from the API server: an unreadable one stays an object with a name.
@@ -46,9 +50,11 @@ pub type Guarded = DeserializeGuard<ShardJob>;
 const CONCURRENCY: u16 = 16;
 /// Longest turn. Within it all calls have deadlines of their own.
 const TURN: Duration = Duration::from_secs(60);
-/// Pauses after failed turns of a job: doubled up to the last.
+/// Pauses after failed turns of a job: doubled up to the last. After turns that had no answer from the API server the last
+/// is short: it is the same for all jobs, and passes for all of them at one moment.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
+const UNANSWERED_PAUSE: Duration = Duration::from_secs(2);
 
 /// What the controller works with.
 pub struct Turns {
@@ -75,10 +81,7 @@ impl Turns {
         let started = Instant::now();
         let result = match &job.0 {
             Ok(job) => self.guarded(job).await,
-            Err(invalid) => {
-                self.unreadable(&job, &invalid.error);
-                Ok(Action::await_change())
-            }
+            Err(invalid) => self.unreadable(&job, &invalid.error).await,
         };
         let label = result.as_ref().map_or_else(ReconcileError::name, |_| "ok");
         self.metrics.reconciled.get_or_create(&ResultLabels { result: label }).inc();
@@ -98,21 +101,30 @@ impl Turns {
         }
     }
 
-    fn unreadable(&self, job: &Guarded, error: &str) {
-        warn!(namespace = job.namespace(), job = job.name_any(), error, "a ShardJob cannot be read");
+    async fn unreadable(&self, job: &Guarded, error: &str) -> Result<Action, ReconcileError> {
+        let (namespace, name) = (job.namespace().unwrap_or_default(), job.name_any());
+        warn!(namespace, job = name, error, "a ShardJob cannot be read");
         if *self.context.leading.borrow() {
             let message = format!("this version of the operator cannot read the object: {error}");
             let announcement = Announcement { warning: true, reason: "Unreadable", message };
             self.announcer.announce(job.object_ref(&()), announcement);
+            if job.meta().deletion_timestamp.is_some() {
+                // Who cannot read it cannot sweep for it.
+                let uid = JobUid(job.uid().unwrap_or_default());
+                let removed = finalizer::remove(&self.context.client, &namespace, &name, &uid).await;
+                removed.map_err(ReconcileError::Release)?;
+            }
         }
+        Ok(Action::await_change())
     }
 
     /// When a job gets its next turn after a failed one.
-    fn pause(&self, job: &Guarded) -> Action {
+    fn pause(&self, job: &Guarded, error: &ReconcileError) -> Action {
+        let last = if is_unanswered(error) { UNANSWERED_PAUSE } else { LAST_PAUSE };
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         let count = failures.entry(ObjectRef::from_obj(job)).or_default();
         *count = count.saturating_add(1);
-        Action::requeue(LAST_PAUSE.min(FIRST_PAUSE * 2_u32.saturating_pow(*count - 1)))
+        Action::requeue(last.min(FIRST_PAUSE * 2_u32.saturating_pow(*count - 1)))
     }
 
     fn forget(&self, namespace: Option<&str>, name: &str) {
@@ -120,6 +132,12 @@ impl Turns {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         failures.retain(|job, _| job.name != name || job.namespace.as_deref() != namespace);
     }
+}
+
+/// Whether a turn failed for want of an answer from the API server.
+fn is_unanswered(error: &ReconcileError) -> bool {
+    let causes = std::iter::successors(Some(error as &(dyn Error + 'static)), |&error| error.source());
+    causes.filter_map(|cause| cause.downcast_ref()).any(|cause: &CallError| !cause.is_answered())
 }
 
 /// Caches that are filled by [`run`].
@@ -152,18 +170,21 @@ pub async fn run(
     let (health, leading) = (Arc::clone(&turns.context.health), turns.context.leading.clone());
     let job_events = watch_jobs(scoped(&client, watched.as_deref()), jobs_writer, Arc::clone(&turns.context.desks));
     let pod_events = watch_pods(scoped(&client, watched.as_deref()), pods_writer);
+    let (job_events, pod_events) = (watching::without_failures(job_events), watching::without_failures(pod_events));
     let results = Controller::for_stream(job_events, jobs.clone())
         .owns_stream(pod_events)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_all_on(changes(leading))
         .reconcile_on(stream::unfold(wakes, async |mut wakes| wakes.recv().await.map(|job| (job, wakes))))
-        .run(|job, turns: Arc<Turns>| turns.take(job), |job, _error, turns| turns.pause(&job), Arc::clone(&turns))
+        .run(|job, turns: Arc<Turns>| turns.take(job), |job, error, turns| turns.pause(&job, error), Arc::clone(&turns))
         .for_each(|result| {
             match result {
                 Ok((job, action)) => debug!(%job, ?action, "reconciled"),
-                Err(Error::ObjectNotFound(job)) => turns.forget(job.namespace.as_deref(), &job.name),
-                Err(Error::ReconcilerFailed(error, job)) => warn!(%job, error = chain(&error), "reconciling failed"),
-                Err(error) => warn!(error = chain(&error), "a watch failed; it is tried again"),
+                Err(controller::Error::ObjectNotFound(job)) => turns.forget(job.namespace.as_deref(), &job.name),
+                Err(controller::Error::ReconcilerFailed(error, job)) => {
+                    warn!(%job, error = chain(&error), "reconciling failed");
+                }
+                Err(error) => warn!(error = chain(&error), "a turn was not given"),
             }
             std::future::ready(())
         });
@@ -185,8 +206,8 @@ fn watch_jobs(
     writer: Writer<Guarded>,
     desks: Arc<Desks>,
 ) -> impl Stream<Item = Result<Guarded, watcher::Error>> {
-    watcher(api, watcher::Config::default())
-        .default_backoff()
+    watcher(api, watching::config())
+        .backoff(Pauses::default())
         .modify(|job| job.meta_mut().managed_fields = None)
         .inspect(move |event| {
             if let Ok(watcher::Event::Delete(job)) = event {
@@ -199,8 +220,8 @@ fn watch_jobs(
 }
 
 fn watch_pods(api: Api<Pod>, writer: Writer<Pod>) -> impl Stream<Item = Result<Pod, watcher::Error>> {
-    watcher(api, watcher::Config::default().labels(JOB_UID_LABEL))
-        .default_backoff()
+    watcher(api, watching::config().labels(JOB_UID_LABEL))
+        .backoff(Pauses::default())
         .modify(observe::trim)
         .reflect(writer)
         .touched_objects()
@@ -227,9 +248,11 @@ async fn when_synced(jobs: Store<Guarded>, pods: Store<Pod>, health: Arc<Health>
 
 #[cfg(test)]
 mod tests {
+    use kube::core::Status;
     use serde_json::json;
 
     use super::*;
+    use crate::{apply::ApplyError, handle::HandleError};
 
     fn job(generation: i64, status: &str) -> Guarded {
         serde_json::from_value(json!({
@@ -246,6 +269,19 @@ mod tests {
         assert!(job(1, "Planning").0.is_ok());
         assert_eq!(what_was_asked(&job(1, "Planning")), what_was_asked(&job(1, "Running")));
         assert_ne!(what_was_asked(&job(1, "Running")), what_was_asked(&job(2, "Running")));
+    }
+
+    #[test]
+    fn a_failure_without_an_answer_is_told_from_a_bad_answer() {
+        let deadline = || CallError::Deadline { action: "create pod", subject: "a".into() };
+        let answered = |code| {
+            let source = Box::new(kube::Error::Api(Box::new(Status { code, ..Status::default() })));
+            CallError::Api { action: "create pod", subject: "a".into(), source }
+        };
+        assert!(is_unanswered(&ApplyError::Create(deadline()).into()));
+        assert!(is_unanswered(&HandleError::Read(answered(503)).into()));
+        assert!(!is_unanswered(&HandleError::Read(answered(409)).into()));
+        assert!(!is_unanswered(&ReconcileError::Deadline(60)));
     }
 
     #[test]

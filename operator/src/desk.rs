@@ -13,7 +13,7 @@ use hyperflow_core::coordinator::{
     Announcement, Coordinator, Effect, Event, Pod, Revision, Seen, SessionId, WantedPods,
 };
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::reflector::ObjectRef;
+use kube::{Client, runtime::reflector::ObjectRef};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{AbortHandle, JoinError, JoinSet},
@@ -27,8 +27,10 @@ use crate::{
     apply::PodRefusal,
     clock,
     controller::Guarded,
+    finalizer,
     health::Promise,
     metrics::Metrics,
+    nodes::Nodes,
     report::{Ledger, Outcome},
     session::{self, Inbound, Place},
 };
@@ -82,6 +84,8 @@ pub enum End {
     Gone,
     /// Another process has taken the job over.
     Superseded,
+    /// A worker knows an operator of this higher term.
+    Outranked(u64),
     /// This process does not lead any more, or stops, or was told to let go of the job.
     Dismissed,
 }
@@ -92,6 +96,9 @@ pub enum DeskError {
     /// The status writer panicked.
     #[error("cannot go on without the status writer")]
     Writer(#[source] JoinError),
+    /// The task that lets the job go panicked.
+    #[error("cannot let the job go")]
+    Release(#[source] JoinError),
 }
 
 /// What a desk works with.
@@ -116,6 +123,10 @@ pub struct Desk {
     pub dismissed: watch::Receiver<()>,
     /// Whether this process leads.
     pub leading: watch::Receiver<bool>,
+    /// The cluster's nodes.
+    pub nodes: watch::Receiver<Nodes>,
+    /// Removes the finalizer.
+    pub client: Client,
     /// Shows that the desk is alive.
     pub promise: Promise,
     /// Counts.
@@ -128,6 +139,7 @@ struct Children {
     lines: BTreeMap<SessionId, Line>,
     readers: JoinSet<SessionId>,
     writing: JoinSet<(Ledger, Revision, Outcome)>,
+    releasing: JoinSet<()>,
 }
 
 /// A session, from the desk's side.
@@ -152,7 +164,7 @@ impl Desk {
     }
 
     async fn work(&mut self, children: &mut Children) -> Result<End, DeskError> {
-        let mut effects = VecDeque::new();
+        let mut effects = VecDeque::from(self.nodes_changed());
         loop {
             effects.extend(self.ask(Event::Flush));
             while let Some(effect) = effects.pop_front() {
@@ -160,6 +172,9 @@ impl Desk {
             }
             if self.coordinator.is_over() {
                 return Ok(End::Over);
+            }
+            if let Some(term) = self.coordinator.outranked() {
+                return Ok(End::Outranked(term));
             }
             self.promise.keep();
             let wake = clock::instant(self.coordinator.next_wake(clock::now())).min(Instant::now() + LONGEST_SLEEP);
@@ -175,6 +190,9 @@ impl Desk {
                         Outcome::Gone => return Ok(End::Gone),
                     });
                 }
+                Some(released) = children.releasing.join_next() => released.map_err(DeskError::Release)?,
+                // Without its sender there are no news of nodes any more, and the process ends.
+                Ok(()) = self.nodes.changed() => effects.extend(self.nodes_changed()),
                 // A reader that was aborted is one that we hung up on.
                 Some(ended) = children.readers.join_next() => if let Ok(session) = ended {
                     effects.extend(self.lost(session, children));
@@ -193,6 +211,12 @@ impl Desk {
 
     fn ask(&mut self, event: Event) -> Vec<Effect> {
         self.coordinator.handle(clock::now(), event)
+    }
+
+    /// Tells of the nodes as they are, if they are known.
+    fn nodes_changed(&mut self) -> Vec<Effect> {
+        let nodes = self.nodes.borrow_and_update().clone();
+        nodes.map_or_else(Vec::new, |nodes| self.ask(Event::NodesSeen(nodes.to_vec())))
     }
 
     fn open(&mut self, mail: Mail, children: &mut Children) -> Vec<Effect> {
@@ -241,7 +265,8 @@ impl Desk {
             Effect::StoreStatus { revision, status } => return self.store(revision, *status, children),
             Effect::Announce(announcement) => self.announce(announcement),
             // It fails only when the controller has ended, and the process with it.
-            Effect::LookAtPool | Effect::Release => drop(self.wake.send(self.reference.clone())),
+            Effect::LookAtPool => drop(self.wake.send(self.reference.clone())),
+            Effect::Release => self.release(children),
         }
         Vec::new()
     }
@@ -259,6 +284,13 @@ impl Desk {
             (ledger, revision, outcome)
         });
         Vec::new()
+    }
+
+    /// The object may go. A desk that ends meanwhile leaves the rest to reconciliation.
+    fn release(&self, children: &mut Children) {
+        if children.releasing.is_empty() {
+            children.releasing.spawn(finalizer::remove_at_last(self.client.clone(), self.about.clone()));
+        }
     }
 
     /// A session has ended by itself. The core is told once.

@@ -31,9 +31,11 @@ use crate::{
     clock,
     controller::Guarded,
     desk::{Desk, DeskError, End, MAILBOX},
+    finalizer,
     handle::{Handle, HandleError},
     health::Health,
     metrics::Metrics,
+    nodes::Nodes,
     observe,
     report::{self, Ledger},
     telemetry::chain,
@@ -69,6 +71,8 @@ pub struct Office {
     pub wake: mpsc::UnboundedSender<ObjectRef<Guarded>>,
     /// Whether this process leads.
     pub leading: watch::Receiver<bool>,
+    /// The cluster's nodes.
+    pub nodes: watch::Receiver<Nodes>,
     /// Hears whether desks are alive.
     pub health: Arc<Health>,
     /// Counts.
@@ -90,6 +94,13 @@ struct Ticket {
     job: ObjectRef<Guarded>,
 }
 
+/// A desk that ended before its job was over.
+#[derive(Clone, Copy, Default)]
+struct Early {
+    /// See [`Entry::Resting`].
+    heard: u64,
+}
+
 enum Entry {
     Open {
         /// Tells this desk from an earlier one of the same job.
@@ -105,6 +116,8 @@ enum Entry {
         job: ObjectRef<Guarded>,
         until: Instant,
         failures: u32,
+        /// A term that a worker spoke of and that was higher than the desk's own, or 0: the next one begins above it.
+        heard: u64,
     },
 }
 
@@ -129,13 +142,13 @@ impl Desks {
     /// # Errors
     /// When the job cannot be read.
     pub async fn open(self: &Arc<Self>, seen: &Seen, pods: &[Pod]) -> Result<Opening, HandleError> {
-        let failures = match self.lock().get(&seen.uid) {
+        let (failures, heard) = match self.lock().get(&seen.uid) {
             Some(Entry::Open { handle, .. }) => return Ok(Opening::Open(handle.clone())),
             Some(Entry::Resting { until, .. }) if *until > Instant::now() => {
                 return Ok(Opening::Later(*until - Instant::now()));
             }
-            Some(Entry::Resting { failures, .. }) => *failures,
-            None => 0,
+            Some(Entry::Resting { failures, heard, .. }) => (*failures, *heard),
+            None => (0, 0),
         };
         if status::is_terminal(&seen.status, seen.generation) && pods.is_empty() {
             return Ok(Opening::Nothing);
@@ -144,15 +157,17 @@ impl Desks {
         let Some(job) = report::fresh(&self.office.client, &seen.namespace, &seen.name, &seen.uid).await? else {
             return Ok(Opening::Nothing);
         };
-        let Some(seen) = observe::job(&job) else { return Ok(Opening::Nothing) };
-        if status::is_terminal(&seen.status, seen.generation) && pods.is_empty() {
+        let Some(mut live) = observe::job(&job) else { return Ok(Opening::Nothing) };
+        if status::is_terminal(&live.status, live.generation) && pods.is_empty() {
             return Ok(Opening::Nothing);
         }
+        live.abandoned = live.deleting && seen.abandoned;
+        let job = if finalizer::is_missing(&job) { finalizer::add(&self.office.client, &job).await? } else { job };
         let random = clock::random_u64()?;
-        match Coordinator::take_over(clock::now(), &seen, random, 0, self.office.limits) {
-            Ok(coordinator) => Ok(Opening::Open(self.start(seen, job, coordinator, failures))),
+        match Coordinator::take_over(clock::now(), &live, random, heard, self.office.limits) {
+            Ok(coordinator) => Ok(Opening::Open(self.start(live, job, coordinator, failures))),
             Err(refusal) => {
-                let status = status::refused(clock::now(), &seen, &refusal);
+                let status = status::refused(clock::now(), &live, &refusal);
                 Ok(Opening::Refused(Box::new(job), Box::new(status)))
             }
         }
@@ -183,6 +198,8 @@ impl Desks {
             wake: office.wake.clone(),
             dismissed,
             leading: office.leading.clone(),
+            nodes: office.nodes.clone(),
+            client: office.client.clone(),
             promise: office.health.promise(format!("desk of {namespace}/{name}")),
             metrics: office.metrics.clone(),
         };
@@ -221,7 +238,7 @@ impl Desks {
     }
 
     /// Takes a desk's entry out, and puts a rest in its place if the desk ended early.
-    fn leave(&self, ticket: Ticket, early: bool) {
+    fn leave(&self, ticket: Ticket, early: Option<Early>) {
         let Ticket { uid, number: ended, job } = ticket;
         let mut entries = self.lock();
         // A dismissed desk has no entry any more, or it is another desk's: nothing is to be reopened then.
@@ -231,28 +248,36 @@ impl Desks {
         }
         let failures = if since.elapsed() >= SOUND { 0 } else { *failures };
         entries.remove(&uid);
-        if early {
+        if let Some(Early { heard }) = early {
             let until = Instant::now() + LAST_PAUSE.min(FIRST_PAUSE * 2_u32.saturating_pow(failures));
-            entries.insert(uid, Entry::Resting { job, until, failures: failures.saturating_add(1) });
+            entries.insert(uid, Entry::Resting { job, until, failures: failures.saturating_add(1), heard });
         }
     }
 
     /// Whether a desk ended before its job was over.
-    fn judge(&self, job: &ObjectRef<Guarded>, ended: Result<Result<End, DeskError>, Box<dyn Any + Send>>) -> bool {
+    fn judge(
+        &self,
+        job: &ObjectRef<Guarded>,
+        ended: Result<Result<End, DeskError>, Box<dyn Any + Send>>,
+    ) -> Option<Early> {
         let namespace = job.namespace.as_deref().unwrap_or_default();
         match ended {
             Ok(Ok(end)) => {
                 info!(namespace, job = job.name, end = ?end, "a desk closed");
-                end == End::Superseded
+                match end {
+                    End::Over | End::Gone | End::Dismissed => None,
+                    End::Superseded => Some(Early::default()),
+                    End::Outranked(heard) => Some(Early { heard }),
+                }
             }
             Ok(Err(failure)) => {
                 warn!(namespace, job = job.name, error = chain(&failure), "a desk failed");
-                true
+                Some(Early::default())
             }
             Err(panic) => {
                 self.office.metrics.desk_panics.inc();
                 error!(namespace, job = job.name, panic = panic_text(&*panic), "a desk panicked");
-                true
+                Some(Early::default())
             }
         }
     }

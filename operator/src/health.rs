@@ -168,6 +168,18 @@ mod tests {
         assert_eq!(health.stuck(), None);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn the_probe_names_who_is_stuck() {
+        let pages = Pages { health: Arc::default(), registry: Arc::default() };
+        let promise = pages.health.promise("desk of default/copy".into());
+        assert_eq!(healthz(State(pages.clone())).await.0, StatusCode::OK);
+        tokio::time::advance(STUCK).await;
+        let (code, text) = healthz(State(pages.clone())).await;
+        assert_eq!((code, &*text), (StatusCode::SERVICE_UNAVAILABLE, "no progress for 90s: desk of default/copy\n"));
+        promise.keep();
+        assert_eq!(healthz(State(pages)).await.0, StatusCode::OK);
+    }
+
     #[test]
     fn ready_means_synced_and_listening() {
         let health = Health::default();

@@ -1,10 +1,14 @@
-//! Who a worker is: its projected token, reviewed by the API server, speaks for one pod of one job.
+//! Who a worker is: its projected token, reviewed by the API server, speaks for one pod of one job. From then on a
+//! credential does, which needs no API server.
 
 use hyperflow_api::{ids::JobUid, message::Hello};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use kube::{Api, Client, api::PostParams};
 
-use crate::client::{CallError, call};
+use crate::{
+    client::{CallError, call},
+    credential::CredentialError,
+};
 
 /// The API server adds it to tokens that are bound to a pod.
 const POD_UID: &str = "authentication.kubernetes.io/pod-uid";
@@ -24,6 +28,9 @@ pub enum IdentityError {
         /// The API server's words.
         reason: String,
     },
+    /// The credential is not accepted: the worker should come again with its token.
+    #[error("cannot take the credential for a proof")]
+    Credential(#[from] CredentialError),
     /// The token is somebody else's.
     #[error("the token speaks for {part} '{actual}', not '{claimed}'")]
     Other {
@@ -34,6 +41,36 @@ pub enum IdentityError {
         /// As the worker says.
         claimed: String,
     },
+}
+
+/// What a worker proves itself with, as it stands in the header `authorization`. Has no `Debug`: it must not be in a log.
+pub enum Proof {
+    /// `Bearer`: the projected service-account token.
+    Token(String),
+    /// `Hyperflow`: a credential.
+    Credential(String),
+}
+
+impl Proof {
+    /// From the value of the header.
+    #[must_use]
+    pub fn read(header: &str) -> Option<Self> {
+        let (scheme, text) = header.split_once(' ').filter(|(_, text)| !text.is_empty())?;
+        match scheme {
+            "Bearer" => Some(Self::Token(text.into())),
+            "Hyperflow" => Some(Self::Credential(text.into())),
+            _ => None,
+        }
+    }
+
+    /// For logs.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Token(_) => "token",
+            Self::Credential(_) => "credential",
+        }
+    }
 }
 
 /// What a token of a worker of this job must be valid for.
@@ -117,6 +154,15 @@ mod tests {
     #[test]
     fn a_token_of_the_pod_for_the_job_is_taken() {
         assert!(checked(good()).is_ok());
+    }
+
+    #[test]
+    fn the_header_says_which_proof_it_is() {
+        assert!(matches!(Proof::read("Bearer abc"), Some(Proof::Token(token)) if token == "abc"));
+        assert!(matches!(Proof::read("Hyperflow 1.ab"), Some(Proof::Credential(text)) if text == "1.ab"));
+        for wrong in ["Basic abc", "Bearer ", "Hyperflow ", "Bearer", ""] {
+            assert!(Proof::read(wrong).is_none(), "{wrong}");
+        }
     }
 
     #[test]

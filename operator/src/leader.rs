@@ -3,6 +3,10 @@
 //! client-go's rule: a Lease has run out when this process has seen it unchanged for its whole length, by its own clock
 //! that never goes back. Nobody's `renewTime` is believed. Leading is a matter of not doing things twice; that nothing is
 //! published or committed twice rests on epochs and resource versions (P1, P5, P13).
+//!
+//! Every replica looks at the Lease every second, so it is also where a restored API server is noticed.
+
+mod lease;
 
 use std::time::Duration;
 
@@ -18,6 +22,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use self::lease::{Heard, Observed, Record, Step, decide, is_older, renewed};
 use crate::{
     client::{CallError, call},
     clock::{ChanceError, random_u64},
@@ -32,44 +37,25 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Longest time for one look and write.
 const TURN: Duration = Duration::from_millis(1500);
 
-/// What a Lease says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// Who holds it; empty when released.
-    pub holder: String,
-    /// How long it lasts after its last change.
-    pub duration: Duration,
+/// The store of the API server holds older data than it did. Its watches stay silent until it has come as far again, and
+/// everything that was read before is worth nothing: who sees this begins anew.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the API server's data went back in time, from version {seen} to {now}: it was restored; starting again from what is \
+     there now"
+)]
+pub struct WentBack {
+    seen: String,
+    now: String,
 }
 
-impl Record {
-    fn of(lease: &Lease) -> Self {
-        let spec = lease.spec.clone().unwrap_or_default();
-        let seconds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0);
-        Self { holder: spec.holder_identity.unwrap_or_default(), duration: Duration::from_secs(seconds) }
-    }
-}
-
-/// What to do about a Lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// It is ours: renew it.
-    Hold,
-    /// It is free or has run out: try to take it.
-    Take,
-    /// Somebody else leads.
-    Wait,
-}
-
-/// Decides. `unchanged` is how long this process has seen the Lease as it is now.
-#[must_use]
-pub fn decide(record: &Record, me: &str, unchanged: Duration) -> Step {
-    if record.holder == me {
-        Step::Hold
-    } else if record.holder.is_empty() || unchanged >= record.duration {
-        Step::Take
-    } else {
-        Step::Wait
-    }
+/// A turn that did not come to its end.
+#[derive(Debug, thiserror::Error)]
+enum TurnError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    WentBack(#[from] WentBack),
 }
 
 /// A replica that would lead.
@@ -77,10 +63,12 @@ pub struct Candidate {
     api: Api<Lease>,
     me: String,
     duration: Duration,
-    /// The version of the Lease last seen, and since when.
-    observed: Option<(String, Instant)>,
-    /// Until when we may call ourselves leader without another renewal.
-    leads_until: Option<Instant>,
+    /// The Lease as others keep it.
+    observed: Option<Observed>,
+    /// Its highest version that was seen.
+    version: String,
+    /// When it was last renewed, if we lead.
+    renewed: Option<Instant>,
 }
 
 impl Candidate {
@@ -94,12 +82,20 @@ impl Candidate {
             me: format!("{}_{:016x}", settings.pod_name, random_u64()?),
             duration: settings.leader_lease(),
             observed: None,
-            leads_until: None,
+            version: String::new(),
+            renewed: None,
         })
     }
 
     /// Looks and renews until `stopping`; then lets go of the Lease, so that the next replica need not wait.
-    pub async fn run(mut self, leading: watch::Sender<bool>, mut stopping: watch::Receiver<bool>) {
+    ///
+    /// # Errors
+    /// When the API server was restored: nobody here leads any more then, and the Lease is left to run out.
+    pub async fn run(
+        mut self,
+        leading: watch::Sender<bool>,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Result<(), WentBack> {
         let mut tick = interval(PERIOD);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -107,52 +103,79 @@ impl Candidate {
                 _ = tick.tick() => {}
                 _ = stopping.wait_for(|stop| *stop) => break,
             }
-            let leads = self.turn().await;
+            let turn = self.turn().await;
+            let leads = matches!(turn, Ok(true));
             if leading.send_replace(leads) != leads {
                 info!(identity = self.me, leads, "leadership changed");
             }
+            turn?;
         }
         // First nobody here acts as leader any more, then the Lease goes.
         if leading.send_replace(false) {
             self.release().await;
         }
+        Ok(())
     }
 
     /// Whether we lead after another look.
-    async fn turn(&mut self) -> bool {
+    async fn turn(&mut self) -> Result<bool, WentBack> {
         let started = Instant::now();
-        // A leader's turn must end while it still leads, or it would learn too late that it does not.
-        let left = self.leads_until.filter(|until| *until > started).map_or(TURN, |until| TURN.min(until - started));
-        match timeout(left, self.look()).await {
-            // Counted from before the write was sent: the others count from after it.
-            Ok(Ok(leads)) => self.leads_until = leads.then(|| started + self.duration * 4 / 5),
-            Ok(Err(error)) => warn!(error = chain(&error), "the Lease was not renewed"),
-            Err(_elapsed) => warn!(seconds = left.as_secs_f32(), "the Lease was not renewed in time"),
-        }
-        self.leads_until.is_some_and(|until| Instant::now() < until)
+        let heard = match timeout(TURN, self.look()).await {
+            Ok(Ok(true)) => Heard::Ours,
+            Ok(Ok(false)) => Heard::Others,
+            Ok(Err(TurnError::WentBack(went_back))) => return Err(went_back),
+            Ok(Err(TurnError::Call(error))) => {
+                warn!(error = chain(&error), "the Lease was not renewed");
+                if error.is_answered() { Heard::Refused } else { Heard::Nothing }
+            }
+            Err(_elapsed) => {
+                warn!(seconds = TURN.as_secs_f32(), "the Lease was not renewed in time");
+                Heard::Nothing
+            }
+        };
+        self.renewed = renewed(self.renewed, heard, self.duration, started, Instant::now());
+        Ok(self.renewed.is_some())
     }
 
-    async fn look(&mut self) -> Result<bool, CallError> {
+    /// Whether the Lease is ours for its whole length again.
+    async fn look(&mut self) -> Result<bool, TurnError> {
         let Some(lease) = call("get lease", NAME, self.api.get_opt(NAME)).await? else {
-            let lease = self.renewed(None);
-            return won(call("create lease", NAME, self.api.create(&PostParams::default(), &lease)).await);
+            let lease = self.as_ours(None);
+            return self.won(call("create lease", NAME, self.api.create(&PostParams::default(), &lease)).await);
         };
         let version = lease.resource_version().unwrap_or_default();
-        let since = match &self.observed {
-            Some((seen, since)) if *seen == version => *since,
-            _ => Instant::now(),
-        };
-        self.observed = Some((version, since));
-        if decide(&Record::of(&lease), &self.me, since.elapsed()) == Step::Wait {
+        self.saw(&version)?;
+        let observed = Observed::again(self.observed.take(), &version, Instant::now(), TURN);
+        let step = decide(&Record::of(&lease), &self.me, observed.unchanged);
+        self.observed = Some(observed);
+        if step == Step::Wait {
             return Ok(false);
         }
         // The write carries the resource version that we decided by: of two candidates one wins.
-        let lease = self.renewed(Some(lease));
-        won(call("renew lease", NAME, self.api.replace(NAME, &PostParams::default(), &lease)).await)
+        let lease = self.as_ours(Some(lease));
+        self.won(call("renew lease", NAME, self.api.replace(NAME, &PostParams::default(), &lease)).await)
+    }
+
+    /// Whether a write of the Lease won. Losing to another replica is no error.
+    fn won(&mut self, written: Result<Lease, CallError>) -> Result<bool, TurnError> {
+        match written {
+            Ok(lease) => Ok(self.saw(&lease.resource_version().unwrap_or_default()).map(|()| true)?),
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Compares a version of the Lease with those before: a store that was not restored only counts up.
+    fn saw(&mut self, version: &str) -> Result<(), WentBack> {
+        if is_older(version, &self.version) {
+            return Err(WentBack { seen: self.version.clone(), now: version.into() });
+        }
+        self.version = version.into();
+        Ok(())
     }
 
     /// The Lease as ours.
-    fn renewed(&self, lease: Option<Lease>) -> Lease {
+    fn as_ours(&self, lease: Option<Lease>) -> Lease {
         let now = Some(MicroTime(Timestamp::now()));
         let mut lease = lease.unwrap_or_else(|| Lease {
             metadata: ObjectMeta { name: Some(NAME.into()), ..ObjectMeta::default() },
@@ -186,52 +209,5 @@ impl Candidate {
             Ok(Err::<(), CallError>(error)) => warn!(error = chain(&error), "the Lease was not released"),
             Err(_elapsed) => warn!("the Lease was not released in time"),
         }
-    }
-}
-
-/// Whether a write of the Lease won. Losing to another replica is no error.
-fn won(written: Result<Lease, CallError>) -> Result<bool, CallError> {
-    match written {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_conflict() => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn record(holder: &str) -> Record {
-        Record { holder: holder.into(), duration: Duration::from_secs(5) }
-    }
-
-    #[test]
-    fn our_own_lease_is_held_however_old_it_is() {
-        assert_eq!(decide(&record("a"), "a", Duration::from_secs(60)), Step::Hold);
-    }
-
-    #[test]
-    fn a_lease_is_taken_only_when_it_was_seen_unchanged_for_its_length() {
-        assert_eq!(decide(&record("b"), "a", Duration::ZERO), Step::Wait);
-        assert_eq!(decide(&record("b"), "a", Duration::from_millis(4999)), Step::Wait);
-        assert_eq!(decide(&record("b"), "a", Duration::from_secs(5)), Step::Take);
-    }
-
-    #[test]
-    fn a_released_lease_is_free_at_once() {
-        assert_eq!(decide(&record(""), "a", Duration::ZERO), Step::Take);
-    }
-
-    #[test]
-    fn what_the_lease_says_of_time_is_not_believed() {
-        let spec = LeaseSpec {
-            holder_identity: Some("b".into()),
-            lease_duration_seconds: Some(5),
-            renew_time: Some(MicroTime(Timestamp::UNIX_EPOCH)),
-            ..LeaseSpec::default()
-        };
-        let lease = Lease { metadata: ObjectMeta::default(), spec: Some(spec) };
-        assert_eq!(decide(&Record::of(&lease), "a", Duration::ZERO), Step::Wait);
     }
 }

@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | which replica leads | `leader.rs` |
 //! | watches, and turns for jobs | `controller.rs`, and one turn as a table of contents in `reconcile.rs` |
+//! | how things are watched; the cluster's nodes | `watching.rs`, `nodes.rs` |
 //! | what is there, what should be, making it so | `observe.rs`, `build.rs`, `apply.rs` |
 //! | a job's coordinator, and its one task | `desk.rs`; all of them in `desks.rs`, reached by `handle.rs` |
 //! | status and Events | `report.rs`, `announce.rs` |
-//! | workers' sessions: accepting, proving, reading | `serve.rs`, `authority.rs`, `identity.rs`, `session.rs` |
+//! | what a deletion waits for | `finalizer.rs` |
+//! | workers' sessions: accepting, proving, reading | `serve.rs`, `authority.rs`, `identity.rs`, `credential.rs`, `session.rs` |
 //! | probes and metrics | `health.rs`, `metrics.rs` |
 //!
 //! Decisions about shards and leases are in `hyperflow-core`; none is made here.
@@ -19,13 +21,16 @@ mod build;
 mod client;
 mod clock;
 mod controller;
+mod credential;
 mod desk;
 mod desks;
+mod finalizer;
 mod handle;
 mod health;
 mod identity;
 mod leader;
 mod metrics;
+mod nodes;
 mod observe;
 mod program;
 mod reconcile;
@@ -34,6 +39,7 @@ mod serve;
 mod session;
 mod settings;
 mod telemetry;
+mod watching;
 
 use std::{
     io::{self, Write},

@@ -2,7 +2,7 @@
 
 use hyperflow_api::{ShardJob, ids::JobUid};
 use hyperflow_core::coordinator::{Pod as Seen, Seen as SeenJob};
-use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod, PodSpec, PodStatus};
 use kube::{Resource, ResourceExt, runtime::reflector::Store};
 
 /// What a container that waits for one of these will not get over by itself.
@@ -18,7 +18,11 @@ const TROUBLES: [&str; 6] = [
 /// No node takes the pod. The other reason, a scheduling gate, is someone's wish.
 const UNSCHEDULABLE: &str = "Unschedulable";
 
-/// The resource, as the core takes it. None for an object that was never stored.
+/// A pod that somebody ends says by this condition who and why.
+const DISRUPTION: &str = "DisruptionTarget";
+
+/// The resource, as the core takes it; whether its namespace goes too is not in it. None for an object that was never
+/// stored.
 #[must_use]
 pub fn job(job: &ShardJob) -> Option<SeenJob> {
     Some(SeenJob {
@@ -61,8 +65,8 @@ pub fn trim(pod: &mut Pod) {
         pod.spec = Some(PodSpec { node_name: spec.node_name, ..PodSpec::default() });
     }
     if let Some(status) = pod.status.take() {
-        let PodStatus { phase, conditions, container_statuses, .. } = status;
-        pod.status = Some(PodStatus { phase, conditions, container_statuses, ..PodStatus::default() });
+        let PodStatus { phase, conditions, container_statuses, reason, message, .. } = status;
+        pod.status = Some(PodStatus { phase, conditions, container_statuses, reason, message, ..PodStatus::default() });
     }
 }
 
@@ -75,9 +79,9 @@ fn pod_seen(pod: &Pod) -> Seen {
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         leaving: pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")),
         trouble: status.and_then(trouble),
-        disruption: None,
-        restarts: 0,
-        ended: None,
+        disruption: status.and_then(disruption),
+        ends: status.map_or(0, ends),
+        ended: status.and_then(ended),
     }
 }
 
@@ -96,99 +100,44 @@ fn trouble(status: &PodStatus) -> Option<(String, String)> {
     waiting.or_else(unscheduled)
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn pod(change: impl Fn(&mut Value)) -> Pod {
-        let mut pod = json!({
-            "metadata": {
-                "name": "copy-w0", "namespace": "default", "uid": "pod-1",
-                "annotations": {"a": "b"}, "managedFields": [],
-                "ownerReferences": [{
-                    "apiVersion": "hyperflow.dev/v1alpha1", "kind": "ShardJob", "name": "copy", "uid": "job-1",
-                    "controller": true
-                }]
-            },
-            "spec": {"nodeName": "node-1", "containers": [{"name": "worker"}]},
-            "status": {"phase": "Running"}
-        });
-        change(&mut pod);
-        serde_json::from_value(pod).unwrap()
+/// Who ends the pod and why. A kubelet that evicts, or a node that shut down, may say so in the status itself only.
+fn disruption(status: &PodStatus) -> Option<(String, String)> {
+    let mut conditions = status.conditions.iter().flatten();
+    let target = conditions.find(|it| it.type_ == DISRUPTION && it.status == "True");
+    if let Some(target) = target {
+        return Some((target.reason.clone().unwrap_or_default(), target.message.clone().unwrap_or_default()));
     }
-
-    fn job_uid() -> JobUid {
-        JobUid("job-1".into())
-    }
-
-    #[test]
-    fn a_pod_of_the_job_is_seen_with_its_node() {
-        let pod = pod(|_| {});
-        assert!(belongs(&pod, &job_uid()));
-        let expected = Seen {
-            name: "copy-w0".into(),
-            uid: "pod-1".into(),
-            node: Some("node-1".into()),
-            leaving: false,
-            trouble: None,
-            disruption: None,
-            restarts: 0,
-            ended: None,
-        };
-        assert_eq!(pod_seen(&pod), expected);
-    }
-
-    #[test]
-    fn a_label_or_a_mere_owner_makes_no_worker() {
-        for (pointer, value) in [
-            ("/metadata/ownerReferences/0/uid", json!("job-2")),
-            ("/metadata/ownerReferences/0/controller", json!(false)),
-            ("/metadata/ownerReferences/0/kind", json!("Job")),
-            ("/metadata/ownerReferences/0/apiVersion", json!("example.com/v1")),
-            ("/metadata/ownerReferences", json!([])),
-        ] {
-            let forged = pod(|pod| {
-                pod["metadata"]["labels"] = json!({"hyperflow.dev/shardjob-uid": "job-1"});
-                *pod.pointer_mut(pointer).unwrap() = value.clone();
-            });
-            assert!(!belongs(&forged, &job_uid()), "{pointer}");
-        }
-    }
-
-    #[test]
-    fn a_pod_that_ends_is_leaving() {
-        assert!(pod_seen(&pod(|pod| pod["status"]["phase"] = json!("Failed"))).leaving);
-        let deleted = |pod: &mut Value| pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        assert!(pod_seen(&pod(deleted)).leaving);
-    }
-
-    #[test]
-    fn trouble_is_what_will_not_pass_by_itself() {
-        let waiting = |reason: &str| {
-            let state = json!({"waiting": {"reason": reason, "message": "no such image"}});
-            let container = json!({
-                "name": "worker", "image": "w", "imageID": "", "ready": false, "restartCount": 0, "state": state
-            });
-            pod_seen(&pod(|pod| pod["status"]["containerStatuses"] = json!([container.clone()]))).trouble
-        };
-        assert_eq!(waiting("ImagePullBackOff"), Some(("ImagePullBackOff".into(), "no such image".into())));
-        assert_eq!(waiting("ContainerCreating"), None);
-        let condition = json!({
-            "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes are available"
-        });
-        let unscheduled = pod(|pod| pod["status"]["conditions"] = json!([condition.clone()]));
-        assert_eq!(pod_seen(&unscheduled).trouble, Some(("Unschedulable".into(), "0/2 nodes are available".into())));
-    }
-
-    #[test]
-    fn trimming_keeps_all_that_is_read() {
-        let whole = pod(|_| {});
-        let mut trimmed = whole.clone();
-        trim(&mut trimmed);
-        assert_eq!(pod_seen(&trimmed), pod_seen(&whole));
-        assert!(trimmed.metadata.annotations.is_none());
-        assert!(trimmed.spec.unwrap().containers.is_empty());
-    }
+    let reason = status.reason.clone().filter(|_| status.phase.as_deref() == Some("Failed"))?;
+    Some((reason, status.message.clone().unwrap_or_default()))
 }
+
+/// How often the container has ended: as often as it was started again, and once more while it is not running.
+fn ends(status: &PodStatus) -> u32 {
+    let counts = status.container_statuses.iter().flatten().map(|container| {
+        let running = container.state.as_ref().is_some_and(|state| state.running.is_some());
+        let ended = container.state.iter().chain(&container.last_state).any(|state| state.terminated.is_some());
+        u32::try_from(container.restart_count).unwrap_or(0) + u32::from(ended && !running)
+    });
+    counts.fold(0, u32::saturating_add)
+}
+
+/// How the container ended last: now, or before it was started again.
+fn ended(status: &PodStatus) -> Option<(String, String)> {
+    status.container_statuses.iter().flatten().find_map(|container| {
+        let states = [container.state.as_ref(), container.last_state.as_ref()];
+        let end = states.into_iter().flatten().find_map(|state| state.terminated.as_ref())?;
+        Some((end.reason.clone().unwrap_or_default(), describe(end)))
+    })
+}
+
+/// `exit code 137, signal 9: what the kubelet says`, as far as it is known.
+fn describe(end: &ContainerStateTerminated) -> String {
+    let signal =
+        end.signal.filter(|signal| *signal != 0).map(|signal| format!(", signal {signal}")).unwrap_or_default();
+    let message = end.message.as_deref().map(str::trim).filter(|message| !message.is_empty());
+    let message = message.map(|message| format!(": {message}")).unwrap_or_default();
+    format!("exit code {}{signal}{message}", end.exit_code)
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,8 +19,9 @@ use crate::{
     controller::{self, Caches, Turns},
     desks::{Desks, Office},
     health::{self, Health, HealthError},
-    leader::Candidate,
+    leader::{Candidate, WentBack},
     metrics::Metrics,
+    nodes,
     reconcile::Context,
     serve::{self, Reception, ServeError},
     settings::Settings,
@@ -54,6 +55,9 @@ pub enum ProgramError {
     /// Probes are not served.
     #[error("cannot go on without probes")]
     Health(#[from] HealthError),
+    /// The API server was restored.
+    #[error("cannot go on")]
+    WentBack(#[from] WentBack),
     /// A part ended that runs for ever.
     #[error("cannot go on without {0}")]
     Ended(&'static str),
@@ -114,19 +118,22 @@ async fn start(settings: Settings, stopping: &watch::Receiver<bool>, parts: &mut
     let (announcer, herald) = announce::pair(client.clone(), settings.pod_name.clone());
     parts.spawn(until(stopping, endless("Events", herald.run())));
     let (wake, wakes) = mpsc::unbounded_channel();
+    let (tell, nodes) = watch::channel(None);
+    parts.spawn(until(stopping, endless("the watch of nodes", nodes::follow(client.clone(), tell))));
     let desks = Desks::new(Office {
         client: client.clone(),
         limits: settings.limits(),
         announcer: announcer.clone(),
         wake,
         leading: leading.clone(),
+        nodes,
         health: Arc::clone(&health),
         metrics: metrics.clone(),
     });
     parts.spawn(all_closed(stopping.clone(), Arc::clone(&desks)));
     parts.spawn(until(stopping, {
-        let reception =
-            Reception::new(client.clone(), Arc::clone(&desks), settings.max_sessions, metrics.sessions.clone());
+        let (client, desks, mint) = (client.clone(), Arc::clone(&desks), authority.mint());
+        let reception = Reception::new(client, desks, mint, settings.max_sessions, metrics.sessions.clone());
         let (settings, authority, health) = (settings.clone(), Arc::clone(&authority), Arc::clone(&health));
         async move { Ok(serve::serve(settings.sessions, &settings.tls_name(), &authority, reception, &health).await?) }
     }));
@@ -151,7 +158,7 @@ async fn start(settings: Settings, stopping: &watch::Receiver<bool>, parts: &mut
         let candidate = Candidate::new(client, &settings)?;
         let stopping = stopping.clone();
         parts.spawn(async move {
-            candidate.run(lead, stopping).await;
+            candidate.run(lead, stopping).await?;
             Ok(())
         });
     } else {

@@ -19,6 +19,7 @@ use crate::{
     build::{self, Owner},
     client::CallError,
     desks::{Desks, Opening},
+    finalizer,
     handle::HandleError,
     health::Health,
     observe, report,
@@ -59,7 +60,10 @@ pub enum ReconcileError {
     Apply(#[from] ApplyError),
     /// What is wrong with the spec could not be said in the status.
     #[error("cannot refuse the job")]
-    Refuse(#[from] CallError),
+    Refuse(#[source] CallError),
+    /// The finalizer is still there.
+    #[error("cannot let the job go")]
+    Release(#[source] CallError),
     /// The turn took too long.
     #[error("cannot come to an end within {0}s")]
     Deadline(u64),
@@ -76,6 +80,7 @@ impl ReconcileError {
             Self::Desk(error) => error.name(),
             Self::Apply(error) => error.name(),
             Self::Refuse(_) => "refuse",
+            Self::Release(_) => "release",
             Self::Deadline(_) => "deadline",
             Self::Panic(_) => "panic",
         }
@@ -94,16 +99,24 @@ pub async fn reconcile(job: &ShardJob, context: &Context) -> Result<Action, Reco
     if !health.caches_synced.load(Ordering::Relaxed) {
         return Ok(Action::requeue(CACHES));
     }
-    let Some(seen) = observe::job(job) else { return Ok(Action::await_change()) };
+    let Some(mut seen) = observe::job(job) else { return Ok(Action::await_change()) };
+    seen.abandoned = seen.deleting && finalizer::is_abandoned(client, &seen.namespace).await;
     let pods = observe::pods(pods, &seen.namespace, &seen.uid);
     let desk = match desks.open(&seen, &pods).await? {
         Opening::Open(desk) => desk,
-        Opening::Refused(job, status) => {
-            report::refuse(client, &job, *status).await?;
+        Opening::Refused(job, status) if job.metadata.deletion_timestamp.is_none() => {
+            report::refuse(client, &job, *status).await.map_err(ReconcileError::Refuse)?;
             return Ok(Action::await_change());
         }
         Opening::Later(pause) => return Ok(Action::requeue(pause)),
-        Opening::Nothing => return Ok(Action::await_change()),
+        // Nobody is at work for it, and nobody will be: a job that is to go waits for nothing.
+        Opening::Nothing | Opening::Refused(..) => {
+            if seen.deleting {
+                let removed = finalizer::remove(client, &seen.namespace, &seen.name, &seen.uid).await;
+                removed.map_err(ReconcileError::Release)?;
+            }
+            return Ok(Action::await_change());
+        }
     };
     let (name, namespace, uid) = (seen.name.clone(), seen.namespace.clone(), seen.uid.clone());
     let wanted = desk.look(seen, pods).await?;

@@ -16,9 +16,10 @@ use crate::{
     telemetry::chain,
 };
 
-/// Pauses before looking again after an answer that said nothing: doubled up to the last.
+/// Pauses before looking again after an answer that said nothing: doubled up to the last. That is short: when the API
+/// server is back, workers wait for what is acknowledged with the next write.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LAST_PAUSE: Duration = Duration::from_secs(2);
+const LAST_PAUSE: Duration = Duration::from_millis(500);
 /// The pause before the core hears of a refusal that a repetition would meet as well.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 

@@ -1,4 +1,5 @@
-//! Accepts workers' sessions: over TLS, each proved by a reviewed token, each handed to the desk of its job.
+//! Accepts workers' sessions: over TLS, each proved by a reviewed token or a credential, each handed to the desk of its
+//! job.
 
 use std::{
     io,
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use hyperflow_api::{
     message::{FromWorker, Hello, PROTOCOL},
     wire::proto::{
@@ -24,7 +25,7 @@ use kube::Client;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -36,10 +37,12 @@ use tracing::{info, warn};
 
 use crate::{
     authority::{Authority, AuthorityError, RENEW_AFTER},
+    clock,
+    credential::Mint,
     desk::Call,
     desks::Desks,
     health::Health,
-    identity::{self, IdentityError},
+    identity::{self, IdentityError, Proof},
     session::{OUTBOUND, Place},
     telemetry::chain,
 };
@@ -48,8 +51,12 @@ use crate::{
 const LONGEST_MESSAGE: usize = 4 << 20;
 /// The first message must come within this time, and so must the TLS handshake.
 const FIRST_MESSAGE: Duration = Duration::from_secs(5);
-/// How often a silent connection is asked whether it is alive, and how long it may take to answer.
-const KEEPALIVE: Duration = Duration::from_secs(5);
+/// How often a silent connection is asked whether it is alive, and how long it may take to answer. A node that was cut
+/// off says nothing: both ends must have noticed, and the worker have found another operator, before its leases run out
+/// after ten seconds.
+const KEEPALIVE: Duration = Duration::from_secs(3);
+/// How often a worker in a long session gets a new credential: twice may fail before the last one ends.
+const NEW_CREDENTIAL: Duration = Duration::from_secs(20 * 60);
 /// Workers take this word as: try the next replica.
 const NOT_LEADER: &str = "not leader";
 
@@ -77,6 +84,7 @@ pub enum ServeError {
 pub struct Reception {
     client: Client,
     desks: Arc<Desks>,
+    mint: Mint,
     places: Arc<Semaphore>,
     sessions: Gauge,
     next: AtomicU64,
@@ -85,9 +93,18 @@ pub struct Reception {
 impl Reception {
     /// A reception with so many places.
     #[must_use]
-    pub fn new(client: Client, desks: Arc<Desks>, places: u32, sessions: Gauge) -> Arc<Self> {
+    pub fn new(client: Client, desks: Arc<Desks>, mint: Mint, places: u32, sessions: Gauge) -> Arc<Self> {
         let places = usize::try_from(places).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Arc::new(Self { client, desks, places: Arc::new(Semaphore::new(places)), sessions, next: AtomicU64::new(1) })
+        let (places, next) = (Arc::new(Semaphore::new(places)), AtomicU64::new(1));
+        Arc::new(Self { client, desks, mint, places, sessions, next })
+    }
+
+    /// Whether the worker is who it says: by a review of its token, or by its credential alone.
+    async fn prove(&self, proof: Proof, hello: &Hello, namespace: &str) -> Result<(), IdentityError> {
+        match proof {
+            Proof::Token(token) => identity::review(&self.client, token, hello, namespace).await,
+            Proof::Credential(text) => Ok(self.mint.check(&text, hello, namespace, unix())?),
+        }
     }
 }
 
@@ -138,7 +155,8 @@ impl Sessions for Reception {
     type OpenStream = Pin<Box<dyn Stream<Item = Result<proto::FromOperator, Status>> + Send>>;
 
     async fn open(&self, request: Request<Streaming<proto::FromWorker>>) -> Result<Response<Self::OpenStream>, Status> {
-        let token = bearer(request.metadata())?;
+        let proof = proof(request.metadata())?;
+        let kind = proof.kind();
         let place =
             Place::take(&self.places, &self.sessions).ok_or_else(|| Status::unavailable("too many sessions"))?;
         let mut inbound = request.into_inner();
@@ -146,21 +164,58 @@ impl Sessions for Reception {
             .await
             .map_err(|_elapsed| Status::deadline_exceeded("no hello in time"))??;
         let desk = self.desks.find(&hello.job).ok_or_else(|| Status::unavailable(NOT_LEADER))?;
-        identity::review(&self.client, token, &hello, &desk.namespace).await.map_err(|error| refuse(&hello, &error))?;
+        let reviewed = matches!(proof, Proof::Token(_));
+        self.prove(proof, &hello, &desk.namespace).await.map_err(|error| refuse(&hello, kind, &error))?;
         let (outbound, orders) = mpsc::channel(OUTBOUND);
         let session = SessionId(self.next.fetch_add(1, Ordering::Relaxed));
-        info!(session = session.0, job = %hello.job, worker = %hello.worker, held = hello.held.len(), "a worker called");
+        let held = hello.held.len();
+        info!(session = session.0, job = %hello.job, worker = %hello.worker, held, proof = kind, "a worker called");
+        let (mint, named, namespace) = (self.mint.clone(), hello.clone(), desk.namespace.clone());
         let call = Call { session, hello, inbound: Box::pin(inbound), outbound, place };
         desk.call(call).await.map_err(|_error| Status::unavailable(NOT_LEADER))?;
         let orders = ReceiverStream::new(orders).map(|order| order.map(Into::into));
-        Ok(Response::new(Box::pin(orders)))
+        if !reviewed {
+            // What a credential opened is given no other: a stolen one would last for ever.
+            return Ok(Response::new(Box::pin(orders)));
+        }
+        let credential = move || mint.give(&named, &namespace, unix());
+        Ok(Response::new(Box::pin(with_credentials(orders, credential))))
     }
 }
 
-fn bearer(metadata: &MetadataMap) -> Result<String, Status> {
-    let value = metadata.get("authorization").and_then(|value| value.to_str().ok());
-    let token = value.and_then(|value| value.strip_prefix("Bearer ")).filter(|token| !token.is_empty());
-    token.map(Into::into).ok_or_else(|| Status::unauthenticated("no bearer token in 'authorization'"))
+/// Adds a credential after the first message, which only a worker that is welcome gets, and again from time to time.
+/// Ends with the orders.
+fn with_credentials<O>(orders: O, credential: impl Fn() -> proto::FromOperator) -> impl Stream<Item = O::Item>
+where
+    O: Stream<Item = Result<proto::FromOperator, Status>> + Unpin,
+{
+    let begin = (orders, None::<Instant>, credential);
+    stream::unfold(begin, async |(mut orders, due, credential)| {
+        let time = async {
+            match due {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = time => Some((Ok(credential()), (orders, Some(Instant::now() + NEW_CREDENTIAL), credential))),
+            order = orders.next() => {
+                let order = order?;
+                let due = due.or_else(|| order.is_ok().then(Instant::now));
+                Some((order, (orders, due, credential)))
+            }
+        }
+    })
+}
+
+fn unix() -> u64 {
+    u64::try_from(clock::now().unix).unwrap_or(0)
+}
+
+fn proof(metadata: &MetadataMap) -> Result<Proof, Status> {
+    let header = metadata.get("authorization").and_then(|value| value.to_str().ok());
+    header.and_then(Proof::read).ok_or_else(|| Status::unauthenticated("no token or credential in 'authorization'"))
 }
 
 async fn hello(inbound: &mut (impl Stream<Item = Result<proto::FromWorker, Status>> + Unpin)) -> Result<Hello, Status> {
@@ -175,10 +230,11 @@ async fn hello(inbound: &mut (impl Stream<Item = Result<proto::FromWorker, Statu
     }
 }
 
-fn refuse(hello: &Hello, error: &IdentityError) -> Status {
-    warn!(job = %hello.job, worker = %hello.worker, error = chain(error), "a worker was turned away");
+fn refuse(hello: &Hello, proof: &str, error: &IdentityError) -> Status {
+    warn!(job = %hello.job, worker = %hello.worker, proof, error = chain(error), "a worker was turned away");
     match error {
         IdentityError::Unreviewed(_) => Status::unavailable("the token cannot be reviewed now"),
+        IdentityError::Credential(why) => Status::unauthenticated(why.to_string()),
         IdentityError::Rejected { .. } => Status::unauthenticated(error.to_string()),
         IdentityError::Other { .. } => Status::permission_denied(error.to_string()),
     }
@@ -203,16 +259,54 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_read_from_its_header() {
+    fn who_shows_no_proof_is_not_let_in() {
         let metadata = |value: &str| {
             let mut metadata = MetadataMap::new();
             metadata.insert("authorization", value.parse().unwrap());
             metadata
         };
-        assert_eq!(bearer(&metadata("Bearer abc")).unwrap(), "abc");
+        assert!(proof(&metadata("Bearer abc")).is_ok() && proof(&metadata("Hyperflow abc")).is_ok());
         for wrong in [metadata("Basic abc"), metadata("Bearer "), MetadataMap::new()] {
-            assert_eq!(bearer(&wrong).unwrap_err().code(), Code::Unauthenticated);
+            assert_eq!(proof(&wrong).err().unwrap().code(), Code::Unauthenticated);
         }
+        let hello = hello_of("job-1");
+        let refused = refuse(&hello, "credential", &Mint::new(b"key").check("1.2", &hello, "a", 0).unwrap_err().into());
+        assert_eq!(refused.code(), Code::Unauthenticated);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_credential_follows_the_first_message_and_then_comes_from_time_to_time() {
+        let order = || Ok(proto::FromOperator::default());
+        let mint = Mint::new(b"key");
+        let credential = move || mint.give(&hello_of("job-1"), "team-a", 1);
+        let (orders, waiting) = mpsc::channel(4);
+        let mut heard = Box::pin(with_credentials(ReceiverStream::new(waiting), credential));
+        assert!(timeout(NEW_CREDENTIAL * 2, heard.next()).await.is_err(), "nothing before the welcome");
+        let began = Instant::now();
+        for _ in 0..2 {
+            orders.send(order()).await.unwrap();
+        }
+        let mut is_credential = async || heard.next().await.unwrap().unwrap().message.is_some();
+        for expected in [false, true, false, true, true] {
+            assert_eq!(is_credential().await, expected);
+        }
+        assert!((NEW_CREDENTIAL * 2..NEW_CREDENTIAL * 2 + Duration::from_secs(1)).contains(&began.elapsed()));
+        drop(orders);
+        assert!(heard.next().await.is_none(), "it ends with the orders");
+    }
+
+    #[tokio::test]
+    async fn who_is_refused_with_the_first_message_gets_no_credential() {
+        let orders = stream::iter([Err(Status::aborted("no")), Ok(proto::FromOperator::default())]);
+        let mint = Mint::new(b"key");
+        let heard = with_credentials(orders, move || mint.give(&hello_of("job-1"), "team-a", 1));
+        let heard: Vec<_> = heard.take(2).collect().await;
+        assert!(heard[0].is_err() && heard[1].as_ref().unwrap().message.is_none());
+    }
+
+    fn hello_of(job: &str) -> Hello {
+        let worker = WorkerId { pod_uid: "pod-1".into(), nonce: 1 };
+        Hello { protocol: PROTOCOL, job: JobUid(job.into()), worker, slots: 1, held: Vec::new(), heard: 0 }
     }
 
     #[tokio::test]
@@ -221,9 +315,7 @@ mod tests {
             let messages: Vec<_> = message.map(|message| Ok(message.into())).into_iter().collect();
             hello(&mut stream::iter(messages)).await.map_err(|status| status.code())
         };
-        let worker = WorkerId { pod_uid: "pod-1".into(), nonce: 1 };
-        let good =
-            Hello { protocol: PROTOCOL, job: JobUid("job-1".into()), worker, slots: 1, held: Vec::new(), heard: 0 };
+        let good = hello_of("job-1");
         assert_eq!(first(Some(FromWorker::Hello(good.clone()))).await, Ok(good.clone()));
         let old = Hello { protocol: 0, ..good };
         assert_eq!(first(Some(FromWorker::Hello(old))).await, Err(Code::FailedPrecondition));

@@ -1,7 +1,8 @@
-//! Opening a stream to an operator: who is behind the Service's name, with which certificate, and when to try again.
+//! Opening a stream to an operator: who is behind the Service's name, with which certificate and proof, and when to try
+//! again.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -13,7 +14,7 @@ use futures::{Stream, TryFutureExt};
 use hyperflow_api::wire::proto::{self as p, sessions_client::SessionsClient};
 use tokio::{
     sync::mpsc,
-    time::{error::Elapsed, sleep, timeout},
+    time::{Instant, error::Elapsed, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -28,10 +29,13 @@ use crate::chance;
 const OUTGOING: usize = 16;
 /// Longest lookup of the operator's name.
 const LOOKUP: Duration = Duration::from_secs(5);
-/// Longest TCP connect and TLS handshake together. A follower that is gone must not hold up the way to the leader.
+/// Longest TCP connect. Where a node is gone nobody answers, and its address may still be listed for a while.
+const REACH: Duration = Duration::from_secs(1);
+/// Longest TCP connect and TLS handshake together. A follower that is frozen must not hold up the way to the leader.
 const CONNECT: Duration = Duration::from_secs(2);
-/// A peer that answers no ping for so long, twice, is gone.
-const KEEPALIVE: Duration = Duration::from_secs(5);
+/// After so long without a word the peer is asked whether it is alive, and may take as long to answer. A node that was
+/// cut off says nothing: after six seconds another operator is looked for, and found before leases of ten run out.
+const KEEPALIVE: Duration = Duration::from_secs(3);
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -109,6 +113,15 @@ pub struct Link {
     pub incoming: Pin<Box<dyn Stream<Item = Result<p::FromOperator, Status>> + Send>>,
     /// Of the operator process.
     pub address: SocketAddr,
+    /// Proved by the credential, not by the token.
+    pub by_credential: bool,
+}
+
+/// What an operator gave instead of the token. It is shown to operators alone: the header's value is marked sensitive.
+#[derive(Debug)]
+struct Credential {
+    header: AsciiMetadataValue,
+    until: Instant,
 }
 
 /// Tries one operator process after the other, for ever.
@@ -116,19 +129,38 @@ pub struct Link {
 pub struct Dialer {
     operator: Operator,
     round: VecDeque<SocketAddr>,
+    /// They did not answer when they were last tried, and come last in a round.
+    silent: BTreeSet<SocketAddr>,
     wait: Duration,
+    credential: Option<Credential>,
 }
 
 impl Dialer {
     /// Has tried nobody.
     pub fn new(operator: Operator) -> Self {
-        Self { operator, round: VecDeque::new(), wait: FIRST_WAIT }
+        let (round, silent) = (VecDeque::new(), BTreeSet::new());
+        Self { operator, round, silent, wait: FIRST_WAIT, credential: None }
     }
 
     /// The last stream was good: the next round begins soon.
     pub fn welcomed(&mut self) {
         self.wait = FIRST_WAIT;
         self.round.clear();
+    }
+
+    /// Proves itself with this credential from now on, until it ends.
+    pub fn trust(&mut self, credential: &p::Credential) {
+        let until = Instant::now() + Duration::from_secs(credential.seconds.into());
+        match secret(&format!("Hyperflow {}", credential.text)) {
+            Ok(header) => self.credential = Some(Credential { header, until }),
+            Err(_not_said) => tracing::warn!("the operator gave a credential that cannot be sent: the token is used"),
+        }
+    }
+
+    /// The operator at this address did not take the credential: it is asked again at once, with the token.
+    pub fn distrusted(&mut self, address: SocketAddr) {
+        self.credential = None;
+        self.round.push_front(address);
     }
 
     /// Opens a stream to the next operator process; waits first when all were tried.
@@ -142,7 +174,12 @@ impl Dialer {
                 self.round.pop_front().ok_or_else(|| DialError::Nobody(self.operator.address.clone()))?
             }
         };
-        self.open(address).await
+        let opened = self.open(address).await;
+        match &opened {
+            Err(DialError::Connect { .. } | DialError::Slow { .. }) => self.silent.insert(address),
+            _ => self.silent.remove(&address),
+        };
+        opened
     }
 
     async fn look_up(&mut self) -> Result<(), DialError> {
@@ -156,26 +193,37 @@ impl Dialer {
         // Workers begin at different replicas, so that none is asked by all of them first.
         let first = chance::below(round.len());
         round.rotate_left(first);
-        self.round = round.into();
+        self.begin(round);
         Ok(())
+    }
+
+    fn begin(&mut self, mut round: Vec<SocketAddr>) {
+        self.silent.retain(|address| round.contains(address));
+        round.sort_by_key(|address| self.silent.contains(address));
+        self.round = round.into();
+    }
+
+    /// The credential if there is one, or the token, and which it is.
+    fn proof(&self) -> Result<(AsciiMetadataValue, bool), DialError> {
+        if let Some(credential) = self.credential.as_ref().filter(|credential| Instant::now() < credential.until) {
+            return Ok((credential.header.clone(), true));
+        }
+        let path = &self.operator.token_file;
+        let token = read(path)?;
+        let header = secret(&format!("Bearer {}", String::from_utf8_lossy(&token).trim()));
+        Ok((header.map_err(|source| DialError::Token { path: path.clone(), source })?, false))
     }
 
     async fn open(&self, address: SocketAddr) -> Result<Link, DialError> {
         let certificate = Certificate::from_pem(read(&self.operator.ca_file)?);
-        let token_file = &self.operator.token_file;
-        let token = read(token_file)?;
-        let bearer = format!("Bearer {}", String::from_utf8_lossy(&token).trim());
-        let mut bearer = AsciiMetadataValue::try_from(bearer)
-            .map_err(|source| DialError::Token { path: token_file.clone(), source })?;
-        bearer.set_sensitive(true);
-
+        let (proof, by_credential) = self.proof()?;
         let failed = |source| DialError::Connect { address, source };
         let tls = ClientTlsConfig::new().ca_certificate(certificate).domain_name(&self.operator.tls_name);
         let endpoint = Endpoint::from_shared(format!("https://{address}"))
             .and_then(|endpoint| endpoint.tls_config(tls))
             .map_err(failed)?
             .tcp_nodelay(true)
-            .connect_timeout(CONNECT)
+            .connect_timeout(REACH)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE)
             .keep_alive_while_idle(true);
@@ -184,11 +232,18 @@ impl Dialer {
 
         let (outgoing, messages) = mpsc::channel(OUTGOING);
         let mut request = Request::new(ReceiverStream::new(messages));
-        request.metadata_mut().insert("authorization", bearer);
+        request.metadata_mut().insert("authorization", proof);
         // The operator may read the first message before it answers at all: the answer is awaited with the messages.
         let answers = async move { SessionsClient::new(channel).open(request).await.map(Response::into_inner) };
-        Ok(Link { outgoing, incoming: Box::pin(answers.try_flatten_stream()), address })
+        Ok(Link { outgoing, incoming: Box::pin(answers.try_flatten_stream()), address, by_credential })
     }
+}
+
+/// The value of a header that is in no log.
+fn secret(value: &str) -> Result<AsciiMetadataValue, InvalidMetadataValue> {
+    let mut value = AsciiMetadataValue::try_from(value)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, DialError> {
@@ -215,6 +270,71 @@ mod tests {
         }
         dialer.welcomed();
         assert_eq!(dialer.wait, FIRST_WAIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_credential_is_shown_until_it_ends_and_by_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut dialer = dialer("127.0.0.1:1");
+        dialer.operator.token_file = folder.path().join("token");
+        std::fs::write(&dialer.operator.token_file, "abc\n").unwrap();
+        let shown = |dialer: &Dialer| {
+            let (header, by_credential) = dialer.proof().unwrap();
+            assert!(header.is_sensitive());
+            (header.to_str().unwrap().to_owned(), by_credential)
+        };
+        let (token, credential) = (("Bearer abc".to_owned(), false), ("Hyperflow 1.ab".to_owned(), true));
+        assert_eq!(shown(&dialer), token);
+        let given = p::Credential { text: "1.ab".into(), seconds: 60 };
+        dialer.trust(&given);
+        assert_eq!(shown(&dialer), credential);
+        assert!(!format!("{dialer:?}").contains("1.ab"), "{dialer:?}");
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(shown(&dialer), token);
+        dialer.trust(&given);
+        let address = "127.0.0.1:1".parse().unwrap();
+        dialer.distrusted(address);
+        assert_eq!((shown(&dialer), dialer.round.front()), (token.clone(), Some(&address)));
+        dialer.trust(&p::Credential { text: "two\nlines".into(), seconds: 60 });
+        assert_eq!(shown(&dialer), token);
+    }
+
+    /// Where connections are neither taken nor refused, as where a node is gone: the queue of the listener is full.
+    async fn black_hole() -> (SocketAddr, impl Sized) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(connected) = timeout(Duration::from_millis(100), tokio::net::TcpStream::connect(address)).await {
+            queued.push(connected.unwrap());
+        }
+        (address, (listener, queued))
+    }
+
+    #[tokio::test]
+    async fn a_dead_address_costs_a_second_once_and_comes_last_from_then_on() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let (dead, _kept) = black_hole().await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut dialer = dialer("127.0.0.1:1");
+        let authority = rcgen::generate_simple_self_signed(Vec::new()).unwrap();
+        (dialer.operator.ca_file, dialer.operator.token_file) =
+            (folder.path().join("ca.crt"), folder.path().join("token"));
+        std::fs::write(&dialer.operator.ca_file, authority.cert.pem()).unwrap();
+        std::fs::write(&dialer.operator.token_file, "abc").unwrap();
+
+        let other: SocketAddr = "127.0.0.2:1".parse().unwrap();
+        dialer.begin(vec![dead, other]);
+        assert_eq!(dialer.round, [dead, other]);
+        let began = Instant::now();
+        assert!(dialer.dial().await.is_err());
+        assert!((REACH..REACH * 3 / 2).contains(&began.elapsed()), "{:?}", began.elapsed());
+        dialer.begin(vec![dead, other]);
+        assert_eq!(dialer.round, [other, dead]);
+        dialer.begin(vec![other]);
+        dialer.begin(vec![dead, other]);
+        assert_eq!(dialer.round, [dead, other], "who is listed anew is tried as any other");
     }
 
     #[tokio::test]

@@ -87,15 +87,23 @@ impl Fault {
             Self::Input { ref source, .. } => {
                 let (reason, ends_job, remedy) = of_input(source);
                 let message = format!("{self}: {source}{remedy}");
-                Outcome::Failed(failure(FailureClass::BadInput, reason, message, ends_job))
+                let class = if is_late(source) { FailureClass::Timeout } else { FailureClass::BadInput };
+                Outcome::Failed(failure(class, reason, message, ends_job))
             }
             Self::Output { ref source, .. } => {
                 let (reason, ends_job, remedy) = of_output(source);
                 let message = format!("{self}: {source}{remedy}");
-                Outcome::Failed(failure(FailureClass::Store, reason, message, ends_job))
+                let class = if is_late(source) { FailureClass::Timeout } else { FailureClass::Store };
+                Outcome::Failed(failure(class, reason, message, ends_job))
             }
         }
     }
+}
+
+/// Whether the store did not answer in its time: a server of NFS that is gone, mounted `soft`. ESTALE is none of these,
+/// for there the server has answered: it does not know the file any more, and the next attempt opens what is there now.
+fn is_late(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::TimedOut
 }
 
 fn of_input(error: &io::Error) -> (&'static str, bool, String) {
@@ -105,6 +113,7 @@ fn of_input(error: &io::Error) -> (&'static str, bool, String) {
             ("NoInput", true, remedy.into())
         }
         Some(Errno::ACCESS | Errno::PERM) => ("InputDenied", true, allow("read")),
+        _ if is_late(error) => ("InputTimeout", false, String::new()),
         _ => ("InputUnreadable", false, String::new()),
     }
 }
@@ -115,6 +124,7 @@ fn of_output(error: &io::Error) -> (&'static str, bool, String) {
             ("OutputFull", false, ". Make room on the volume of `spec.output.url`, or choose a larger one".into())
         }
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => ("OutputDenied", true, allow("write")),
+        _ if is_late(error) => ("OutputTimeout", false, String::new()),
         _ => ("OutputFailed", false, String::new()),
     }
 }
@@ -158,6 +168,20 @@ mod tests {
             (FailureClass::BadInput, "InputDenied", true)
         );
         assert!(!failed(input("read", Path::new("/data/in"))(Errno::IO.into())).ends_job);
+    }
+
+    #[test]
+    fn a_store_that_does_not_answer_is_a_timeout_and_tried_again() {
+        let at = |source: io::Error| failed(output("sync", Path::new("/data/x"))(source));
+        for late in [Errno::TIMEDOUT.into(), io::Error::from(io::ErrorKind::TimedOut)] {
+            let late = at(late);
+            assert_eq!((late.class, late.reason.as_str()), (FailureClass::Timeout, "OutputTimeout"));
+            assert!(!late.ends_job && late.message.starts_with("cannot sync '/data/x': "), "{}", late.message);
+        }
+        let late = failed(input("read", Path::new("/data/in"))(Errno::TIMEDOUT.into()));
+        assert_eq!((late.class, late.reason.as_str(), late.ends_job), (FailureClass::Timeout, "InputTimeout", false));
+        let stale = at(Errno::STALE.into());
+        assert_eq!((stale.class, stale.ends_job), (FailureClass::Store, false), "the server has answered");
     }
 
     #[test]

@@ -157,6 +157,11 @@ fn fence(work: &Work, attempt: &Attempt, output: &Output, folder: &Path, made: &
 }
 
 fn write(work: &Work, attempt: &Attempt, output: &Output, folder: &Path, plan: &Plan) -> Result<Planned, Fault> {
+    // Where a plan is, the folders were: a late attempt must not make again what a sweep has renamed (P24).
+    if let Some(planned) = stored(work, output, folder)? {
+        return Ok(planned);
+    }
+    attempt.go_on()?;
     let own = folder.join(work.layout.root());
     for name in ["pub", "stage", "ckpt", "records"] {
         store::make_folders(&own.join(name))?;
@@ -169,5 +174,26 @@ fn write(work: &Work, attempt: &Attempt, output: &Output, folder: &Path, plan: &
         // Another attempt of the lease was faster: its plan is the plan.
         Created::Before => stored(work, output, folder)?
             .ok_or_else(|| fault::output("read the plan", &path)(ErrorKind::NotFound.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyperflow_api::message::Target;
+
+    use super::*;
+    use crate::tests::{Volume, names, noise, start, sweep};
+
+    #[test]
+    fn a_planner_that_wakes_after_the_sweep_makes_no_folder_again() {
+        let volume = Volume::new(&noise(10_000), "4Ki");
+        let late = volume.work(1);
+        let listed = list(&late).unwrap();
+        let first = crate::tests::plan(&volume.work(2)).unwrap();
+        sweep(&late).unwrap();
+        let (output, folder) = late.output().unwrap();
+        let attempt = start(Target::Plan, 5, None).attempt;
+        assert_eq!(write(&late, &attempt, output, folder, &listed).unwrap(), first);
+        assert_eq!(names(&volume.own("")), ["plan", "pub", "records"]);
     }
 }

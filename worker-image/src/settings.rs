@@ -33,7 +33,7 @@ pub struct Settings {
     /// Node of this pod
     #[arg(long, env = "HYPERFLOW_NODE", default_value = "")]
     pub node: String,
-    /// Shards at a time
+    /// Shards at a time. Each takes a buffer of 1 MiB at most and, while it looks for the commit of another, a second one
     #[arg(long, env = "HYPERFLOW_SLOTS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub slots: u32,
     /// Address for /healthz, /readyz and /metrics

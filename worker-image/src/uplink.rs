@@ -95,7 +95,7 @@ impl Uplink {
                     () = late => Step::Late,
                 };
                 match step {
-                    Step::Answer(answer) => Some(self.heard(answer)),
+                    Step::Answer(answer) => self.heard(answer),
                     Step::Taken => {
                         self.taken();
                         None
@@ -112,7 +112,7 @@ impl Uplink {
     pub fn ready(&mut self) -> Option<Event> {
         let State::Open { link, .. } = &mut self.state else { return None };
         let answer = link.incoming.next().now_or_never()?;
-        Some(self.heard(answer))
+        self.heard(answer)
     }
 
     /// Says something. Without an open stream it is dropped: facts are said again in the next session (P12).
@@ -195,33 +195,45 @@ impl Uplink {
         }
     }
 
-    fn heard(&mut self, answer: Option<Result<p::FromOperator, Status>>) -> Event {
+    /// What an answer means to the session. A credential is for the stream alone.
+    fn heard(&mut self, answer: Option<Result<p::FromOperator, Status>>) -> Option<Event> {
         let message = match answer {
             Some(Ok(message)) => message,
-            Some(Err(status)) => return self.refused(&status),
-            None => return self.lose("the operator ended it"),
+            Some(Err(status)) => return Some(self.refused(&status)),
+            None => return Some(self.lose("the operator ended it")),
         };
-        if let State::Open { dialer, answered, give_up, .. } = &mut self.state
-            && !*answered
-        {
-            *answered = true;
-            *give_up = (!self.held_back.is_empty()).then(|| Instant::now() + PATIENCE);
-            dialer.welcomed();
-            self.failure.clear();
+        if let State::Open { dialer, answered, give_up, .. } = &mut self.state {
+            if !*answered {
+                *answered = true;
+                *give_up = (!self.held_back.is_empty()).then(|| Instant::now() + PATIENCE);
+                dialer.welcomed();
+                self.failure.clear();
+            }
+            if let Some(p::from_operator::Message::Credential(credential)) = &message.message {
+                dialer.trust(credential);
+                return None;
+            }
         }
         match FromOperator::try_from(message) {
-            Ok(message) => Event::Heard(message),
+            Ok(message) => Some(Event::Heard(message)),
             Err(error) => {
                 tracing::warn!(%error, "the operator said something that makes no sense");
-                self.lose("a message made no sense")
+                Some(self.lose("a message made no sense"))
             }
         }
     }
 
     fn refused(&mut self, status: &Status) -> Event {
-        if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument) {
+        match (&mut self.state, status.code()) {
+            // It has expired, or the operators have a new authority.
+            (State::Open { link, dialer, .. }, Code::Unauthenticated) if link.by_credential => {
+                dialer.distrusted(link.address);
+            }
             // A new pod's token may not be known everywhere yet: it is tried again, and someone should know.
-            tracing::warn!(code = ?status.code(), message = status.message(), "the operator refuses this worker");
+            (_, code @ (Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument)) => {
+                tracing::warn!(?code, message = status.message(), "the operator refuses this worker");
+            }
+            _ => {}
         }
         self.lose(status.message())
     }

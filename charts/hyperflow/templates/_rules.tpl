@@ -1,8 +1,9 @@
 {{- /* What serving ShardJobs takes, wherever they are. No Secrets: workers read the user's, the operator never does. */ -}}
 {{- define "hyperflow.jobRules" -}}
+# `patch` is for our finalizer: the operator never writes a spec.
 - apiGroups: [hyperflow.dev]
   resources: [shardjobs]
-  verbs: [get, list, watch]
+  verbs: [get, list, patch, watch]
 - apiGroups: [hyperflow.dev]
   resources: [shardjobs/status]
   verbs: [get, patch, update]
@@ -22,9 +23,21 @@
   verbs: [create, patch]
 {{- end }}
 
-{{- /* Who a worker is. A TokenReview belongs to no namespace. */ -}}
-{{- define "hyperflow.identityRules" -}}
+{{- /* What belongs to no namespace, and is needed wherever jobs are. */ -}}
+{{- define "hyperflow.clusterRules" -}}
+# Who a worker is.
 - apiGroups: [authentication.k8s.io]
   resources: [tokenreviews]
   verbs: [create]
+# Why a worker is lost. Without this right the operator works on, and says less.
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [get, list, watch]
+# Whether a job that is being deleted goes together with its namespace.
+- apiGroups: [""]
+  resources: [namespaces]
+  {{- with .Values.watchNamespace }}
+  resourceNames: [{{ . }}]
+  {{- end }}
+  verbs: [get]
 {{- end }}

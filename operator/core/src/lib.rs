@@ -6,9 +6,10 @@
 //! | is this spec sound | [`job`] |
 //! | what is in shard 17, and what is its result called | [`plan`] |
 //! | where does anything lie in the output store | [`layout`] |
-//! | which state is a shard in, who holds it | [`shards`] |
+//! | which state is a shard in, who holds it | [`shards`], with its [`history`] |
 //! | who gets which shard next | [`coordinator`], `leasing.rs` |
 //! | why is nothing leased just now | [`reasons`] |
+//! | why did a pod end, and who pays | [`causes`], [`coordinator`], `losses.rs` |
 //! | when is there another attempt | [`retry`] |
 //! | when does progress count, where does recovery start | [`checkpoint`] |
 //! | how many worker pods | [`coordinator`], `pool.rs` |
@@ -19,8 +20,10 @@
 //!
 //! Rules are cited by their number in the protocol: P1 to P31, listed in `ARCHITECTURE.md`.
 
+pub mod causes;
 pub mod checkpoint;
 pub mod coordinator;
+pub mod history;
 pub mod invariants;
 pub mod job;
 pub mod layout;

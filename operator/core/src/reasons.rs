@@ -8,10 +8,18 @@ pub enum NotNow {
     TermNotStored,
     /// The object is being deleted.
     Deleting,
+    /// The job is suspended (P26).
+    Suspended,
     /// No worker is in session.
     NoWorker,
     /// Every worker holds as many leases as it would.
     SlotsFull,
+    /// Every worker is on a node that is cordoned, not ready, under pressure or failing.
+    NodesUnfit,
+    /// What is left will be done sooner by faster workers.
+    LeftToFaster,
+    /// Shards that may have killed a worker run one to a worker (P16).
+    SuspectsApart,
     /// A worker lists the input.
     Planning,
     /// Planning failed, and waits for its next attempt.
@@ -39,8 +47,10 @@ impl NotNow {
         match self {
             Self::TermNotStored => "TakingOver",
             Self::Deleting => "Deleting",
+            Self::Suspended => "Suspended",
             Self::NoWorker => "WaitingForWorker",
-            Self::SlotsFull | Self::AllLeased => "Running",
+            Self::SlotsFull | Self::AllLeased | Self::LeftToFaster | Self::SuspectsApart => "Running",
+            Self::NodesUnfit => "WaitingForNode",
             Self::Planning => "Planning",
             Self::PlanBackingOff | Self::BackingOff => "BackingOff",
             Self::ClaimsStand => "WaitingForClaims",
@@ -57,8 +67,11 @@ impl NotNow {
         match self {
             Self::TermNotStored => "the operator takes the job over",
             Self::Deleting => "the job is being deleted",
+            Self::Suspended => "the job is suspended: set `spec.suspend` to false to go on",
             Self::NoWorker => "no worker is in session yet",
-            Self::SlotsFull | Self::AllLeased => "shards are being processed",
+            Self::SlotsFull | Self::AllLeased | Self::LeftToFaster => "shards are being processed",
+            Self::NodesUnfit => "every worker is on a node that is cordoned, not ready, under pressure or failing",
+            Self::SuspectsApart => "shards that may have killed a worker run one to a worker",
             Self::Planning => "a worker lists the input",
             Self::PlanBackingOff => "listing the input failed and is tried again soon",
             Self::BackingOff => "shards wait for their next attempt after failures",

@@ -6,8 +6,8 @@
 //! waiting:  17/u1763900000/f1/l2                        a shard that waits: index, not before (seconds since 1970)
 //! ```
 //!
-//! Behind these, where they are not zero: `f` own failures so far, `l` workers lost so far, `c` number, position and
-//! digest of the newest checkpoint. A record takes 16 to [`RECORD_BYTES`] bytes; nothing is ever cut.
+//! Behind these, where they are not zero: `f` own failures so far, `l` workers lost so far, `k` those of them that it was
+//! alone with, `s` if it is a suspect (P16), `c` number, position and digest of the newest checkpoint. A record takes 16 to [`RECORD_BYTES`] bytes; nothing is ever cut.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -84,12 +84,18 @@ pub fn encode_waiting(waiting: impl Iterator<Item = (ShardIndex, i64, History)>)
 }
 
 fn write_history(text: &mut String, history: &History) {
-    let History { failures, losses, checkpoint } = history;
+    let History { failures, losses, kills, suspect, checkpoint } = history;
     if *failures > 0 {
         let _ = write!(text, "/f{failures}");
     }
     if *losses > 0 {
         let _ = write!(text, "/l{losses}");
+    }
+    if *kills > 0 {
+        let _ = write!(text, "/k{kills}");
+    }
+    if *suspect {
+        text.push_str("/s");
     }
     if let Some(Checkpoint { number, position, digest }) = checkpoint {
         let _ = write!(text, "/c{number}@{position}:{digest:016x}");
@@ -139,6 +145,8 @@ fn read_history<'a>(parts: impl Iterator<Item = &'a str>, record: &str) -> Resul
         match kind {
             "f" => history.failures = value.parse().map_err(|_| wrong())?,
             "l" => history.losses = value.parse().map_err(|_| wrong())?,
+            "k" => history.kills = value.parse().map_err(|_| wrong())?,
+            "s" if value.is_empty() => history.suspect = true,
             "c" => history.checkpoint = Some(read_checkpoint(value).ok_or_else(wrong)?),
             _ => return Err(wrong()),
         }
@@ -169,9 +177,12 @@ mod tests {
             position,
             digest,
         });
-        (0_u32..100, 0_u32..20, prop::option::of(checkpoint)).prop_map(|(failures, losses, checkpoint)| History {
+        let counts = (0_u32..100, 0_u32..20, 0_u32..4, any::<bool>());
+        (counts, prop::option::of(checkpoint)).prop_map(|((failures, losses, kills, suspect), checkpoint)| History {
             failures,
             losses,
+            kills,
+            suspect,
             checkpoint,
         })
     }
@@ -202,7 +213,7 @@ mod tests {
     #[test]
     fn the_form_is_as_documented() {
         let checkpoint = Some(Checkpoint { number: 3, position: 67_108_864, digest: 0x9f2c_07aa_01b2_c3d4 });
-        let history = History { failures: 1, losses: 0, checkpoint };
+        let history = History { failures: 1, checkpoint, ..History::default() };
         let epoch = Epoch { takeover: Takeover { term: 3, random: 1 }, sequence: 24_795 };
         let attempt = Attempt { index: 8127, seat: Seat(40), epoch, history };
         let (workers, attempts) = encode_attempts([attempt].into_iter(), |_| Some(("0d1f3c2a", "node-3")));

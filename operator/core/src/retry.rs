@@ -17,6 +17,9 @@ pub struct RetryPolicy {
 /// kills workers.
 pub const MAX_LOSSES: u32 = 20;
 
+/// A shard that was alone with so many workers when they died is given up: it kills workers (P16).
+pub const MAX_KILLS: u32 = 3;
+
 /// What follows a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -39,22 +42,25 @@ impl RetryPolicy {
     }
 
     /// After the shard's own failure number `failures` (from 1): doubles from the initial wait to the longest, with a
-    /// jitter of up to a fifth that depends on shard and attempt alone, so that shards which failed together do not
-    /// come back together.
+    /// jitter of up to a fifth that depends on shard, attempt and `seed` alone, so that shards which failed together do
+    /// not come back together.
     #[must_use]
-    pub fn after_failure(&self, index: ShardIndex, failures: u32) -> Verdict {
+    pub fn after_failure(&self, index: ShardIndex, failures: u32, seed: u64) -> Verdict {
         if failures >= self.max_attempts {
             return Verdict::GiveUp;
         }
         let doubled = u64::from(self.initial_seconds) << failures.saturating_sub(1).min(20);
         let wait = doubled.min(u64::from(self.max_seconds)) * 1000;
-        Verdict::RetryAfter(wait + wait / 5 * u64::from(scatter(index, failures)) / 256)
+        Verdict::RetryAfter(wait + wait / 5 * u64::from(scatter(index, failures, seed)) / 256)
     }
 
-    /// After the worker was lost for the `losses`th time (from 1): the first retry waits for nothing, for most workers
-    /// die of something that is not the shard.
+    /// After the worker was lost for the `losses`th time (from 1), `kills` times with this shard alone: the first retry
+    /// waits for nothing, for most workers die of something that is not the shard.
     #[must_use]
-    pub fn after_loss(&self, losses: u32) -> Verdict {
+    pub fn after_loss(&self, losses: u32, kills: u32) -> Verdict {
+        if kills >= MAX_KILLS {
+            return Verdict::GiveUp;
+        }
         match losses {
             0 | 1 => Verdict::RetryAfter(0),
             MAX_LOSSES.. => Verdict::GiveUp,
@@ -64,8 +70,8 @@ impl RetryPolicy {
 }
 
 /// A number from 0 to 255 that looks like chance and is always the same (SplitMix64's finaliser).
-fn scatter(index: ShardIndex, failures: u32) -> u8 {
-    let mut x = (u64::from(index) << 32 | u64::from(failures)).wrapping_add(0x9e37_79b9_7f4a_7c15);
+fn scatter(index: ShardIndex, failures: u32, seed: u64) -> u8 {
+    let mut x = (seed ^ (u64::from(index) << 32 | u64::from(failures))).wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     (x >> 56).to_le_bytes()[0]
@@ -79,21 +85,22 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest_and_end_with_the_attempts() {
-        let wait = |failures| match POLICY.after_failure(7, failures) {
+        let wait = |failures| match POLICY.after_failure(7, failures, 1) {
             Verdict::RetryAfter(wait) => wait,
             Verdict::GiveUp => u64::MAX,
         };
         assert!((5000..=6000).contains(&wait(1)));
         assert!((10_000..=12_000).contains(&wait(2)));
         assert!((12_000..=14_400).contains(&wait(3)));
-        assert_eq!(POLICY.after_failure(7, 4), Verdict::GiveUp);
+        assert_eq!(POLICY.after_failure(7, 4, 1), Verdict::GiveUp);
     }
 
     #[test]
     fn a_lost_worker_costs_no_wait_at_first_and_is_bounded() {
-        assert_eq!(POLICY.after_loss(1), Verdict::RetryAfter(0));
-        assert_eq!(POLICY.after_loss(2), Verdict::RetryAfter(250));
-        assert_eq!(POLICY.after_loss(MAX_LOSSES - 1), Verdict::RetryAfter(30_000));
-        assert_eq!(POLICY.after_loss(MAX_LOSSES), Verdict::GiveUp);
+        assert_eq!(POLICY.after_loss(1, 1), Verdict::RetryAfter(0));
+        assert_eq!(POLICY.after_loss(2, 0), Verdict::RetryAfter(250));
+        assert_eq!(POLICY.after_loss(MAX_LOSSES - 1, 2), Verdict::RetryAfter(30_000));
+        assert_eq!(POLICY.after_loss(MAX_LOSSES, 0), Verdict::GiveUp);
+        assert_eq!(POLICY.after_loss(MAX_KILLS, MAX_KILLS), Verdict::GiveUp);
     }
 }

@@ -24,30 +24,12 @@ use hyperflow_api::{
     message::Checkpoint,
 };
 
+pub use crate::history::History;
 use crate::{ranges::RangeSet, reasons::NotNow};
 
 /// A worker process in this coordinator's books.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seat(pub u32);
-
-/// What is remembered of a shard over its attempts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct History {
-    /// Attempts that ended in its own failure.
-    pub failures: u32,
-    /// Attempts that ended with their worker.
-    pub losses: u32,
-    /// Where to go on from.
-    pub checkpoint: Option<Checkpoint>,
-}
-
-impl History {
-    /// Number of the next attempt, or of the one under way.
-    #[must_use]
-    pub fn attempt(&self) -> u32 {
-        1 + self.failures + self.losses
-    }
-}
 
 /// The right of a worker to work on something until a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -272,6 +254,37 @@ impl Shards {
         live
     }
 
+    /// What is remembered of a shard that is leased or waits.
+    #[must_use]
+    pub fn history(&self, index: ShardIndex) -> Option<History> {
+        let leased = self.leased.get(&index).map(|leased| leased.history);
+        leased.or_else(|| self.waiting.get(&index).map(|waiting| waiting.history))
+    }
+
+    /// Puts right what is remembered of a shard that is leased or waits; returns it as it is then.
+    pub(crate) fn amend(&mut self, index: ShardIndex, change: impl FnOnce(&mut History)) -> Option<History> {
+        let leased = self.leased.get_mut(&index).map(|leased| &mut leased.history);
+        let history = leased.or_else(|| self.waiting.get_mut(&index).map(|waiting| &mut waiting.history))?;
+        change(history);
+        Some(*history)
+    }
+
+    /// A shard that waits does so until this time at least.
+    pub(crate) fn delay(&mut self, index: ShardIndex, until: u64) {
+        if let Some(waiting) = self.waiting.get_mut(&index) {
+            waiting.until = waiting.until.max(until);
+        }
+    }
+
+    /// Gives up a shard that is leased or waits. Returns the lease that has thereby ended.
+    pub(crate) fn fail(&mut self, index: ShardIndex) -> Option<Lease> {
+        let leased = self.leased.remove(&index).map(|leased| leased.lease);
+        if leased.is_some() || self.waiting.remove(&index).is_some() {
+            self.failed.insert(index);
+        }
+        leased
+    }
+
     /// Takes every lease away: the job has ended.
     pub fn end_all(&mut self, now: u64) -> Vec<(ShardIndex, Leased)> {
         let ended = std::mem::take(&mut self.leased);
@@ -281,7 +294,8 @@ impl Shards {
         ended.into_iter().collect()
     }
 
-    /// The shard to lease next: retries that are due, lowest index first, then limbo, then the next one (P14).
+    /// The shard to lease next: retries that are due, lowest index first, then limbo, then the next one (P14). A worker
+    /// `with_suspect` gets no other suspect beside it (P16).
     ///
     /// # Errors
     /// With why there is none now.
@@ -289,23 +303,33 @@ impl Shards {
         &self,
         now: u64,
         claims_stand: bool,
+        with_suspect: bool,
         limit: ShardIndex,
         window: usize,
     ) -> Result<ShardIndex, NotNow> {
-        let due = |waiting: &Waiting| waiting.until <= now;
-        if let Some((&index, _)) = self.waiting.iter().find(|(_, waiting)| due(waiting)) {
-            return Ok(index);
+        let mut held_back = false;
+        for (&index, waiting) in self.waiting.iter().filter(|(_, waiting)| waiting.until <= now) {
+            if !waiting.history.suspect || !with_suspect {
+                return Ok(index);
+            }
+            held_back = true;
         }
         let fresh = self.limbo.first().filter(|_| !claims_stand);
         let fresh = fresh.or_else(|| (self.next < self.total.min(limit)).then_some(self.next));
         match fresh {
             Some(index) if self.holes() < window => Ok(index),
             Some(_) => Err(NotNow::WindowFull),
+            None if held_back => Err(NotNow::SuspectsApart),
             None if self.next < self.total => Err(NotNow::ReservationPending),
             None if !self.limbo.is_empty() => Err(NotNow::ClaimsStand),
             None if self.leased.is_empty() && !self.waiting.is_empty() => Err(NotNow::BackingOff),
             None => Err(NotNow::AllLeased),
         }
+    }
+
+    /// Whether a shard waits that may have killed a worker.
+    pub(crate) fn any_suspect_waits(&self) -> bool {
+        self.waiting.values().any(|waiting| waiting.history.suspect)
     }
 
     /// When the first waiting shard is due.
@@ -336,7 +360,7 @@ mod tests {
     }
 
     fn next(shards: &Shards) -> Option<ShardIndex> {
-        shards.candidate(100, false, u32::MAX, 4).ok()
+        shards.candidate(100, false, false, u32::MAX, 4).ok()
     }
 
     #[test]
@@ -346,13 +370,13 @@ mod tests {
             assert_eq!(next(&shards), Some(index));
             shards.grant(index, lease(u64::from(index)));
         }
-        let full = shards.candidate(100, false, u32::MAX, 4);
+        let full = shards.candidate(100, false, false, u32::MAX, 4);
         assert_eq!(full, Err(NotNow::WindowFull), "four holes are the window");
         assert!(shards.published(3).0);
         assert_eq!(next(&shards), Some(4), "distance does not count");
         assert!(shards.wait(1, epoch(1), 50, History { failures: 1, ..History::default() }));
         assert_eq!(next(&shards), Some(1));
-        assert_eq!(shards.candidate(49, false, u32::MAX, 4), Ok(4));
+        assert_eq!(shards.candidate(49, false, false, u32::MAX, 4), Ok(4));
     }
 
     #[test]
@@ -385,10 +409,10 @@ mod tests {
         let mut shards = Shards::resume(10, 5, done, RangeSet::default(), BTreeMap::from([(3, waiting)]));
         assert_eq!(shards.limbo().to_string(), "1,4");
         assert_eq!(shards.pending(), 7);
-        assert_eq!(shards.candidate(50, true, u32::MAX, 9), Ok(5), "what was never granted is free at once");
-        assert_eq!(shards.candidate(50, false, u32::MAX, 9), Ok(1));
+        assert_eq!(shards.candidate(50, true, false, u32::MAX, 9), Ok(5), "what was never granted is free at once");
+        assert_eq!(shards.candidate(50, false, false, u32::MAX, 9), Ok(1));
         shards.release_claims(50);
-        assert_eq!(shards.candidate(50, false, u32::MAX, 9), Ok(3));
+        assert_eq!(shards.candidate(50, false, false, u32::MAX, 9), Ok(3));
     }
 
     #[test]

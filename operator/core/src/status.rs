@@ -133,7 +133,7 @@ pub(crate) fn snapshot(known: &Coordinator, now: Now, reserved: ShardIndex) -> S
         observed_generation: Some(known.seen.generation),
         conditions: conditions(known, now),
         display: Some(display(known, &counts)),
-        start_time: old.start_time.clone().or_else(|| time(now.unix)),
+        start_time: old.start_time.clone().or_else(|| time(now.unix).filter(|_| !known.is_suspended())),
         completion_time: ended.and_then(time),
         run: Some(1),
         plan: known.plan.as_ref().map(|(plan, unix)| PlanStatus {
@@ -190,6 +190,9 @@ fn display(known: &Coordinator, counts: &ShardCounts) -> Display {
     let status = match (&known.conclusion, &known.plan) {
         (Some((Verdict::Complete, _)), _) => "Complete",
         (Some((Verdict::Failed { .. }, _)), _) => "Failed",
+        _ if known.seen.deleting => "Deleting",
+        _ if known.is_suspended() => "Suspended",
+        (Some((Verdict::Deleted, _)), _) => "Deleting",
         (None, None) => "Planning",
         (None, Some(_)) => "Running",
     };
@@ -218,8 +221,9 @@ fn conditions(known: &Coordinator, now: Now) -> Vec<Condition> {
         None => ("WorkersAvailable", true, "AsNeeded", "workers are there or not needed".into()),
     };
     let mut says = vec![planned, available];
+    says.extend(suspended(known));
     says.extend(match &known.conclusion {
-        None => unfinished(if known.shards.leased().is_empty() { known.not_now } else { NotNow::SlotsFull }),
+        None | Some((Verdict::Deleted, _)) => unfinished(waits_for(known)),
         Some((Verdict::Complete, _)) => [
             ("Reconciling", false, "Finished", "nothing is left to do".into()),
             ("Stalled", false, "Finished", String::new()),
@@ -229,6 +233,30 @@ fn conditions(known: &Coordinator, now: Now) -> Vec<Condition> {
         Some((Verdict::Failed { reason, message }, _)) => failed(reason, message),
     });
     set(&known.last_status().conditions, says, known.seen.generation, now)
+}
+
+/// Why the job is not done yet.
+fn waits_for(known: &Coordinator) -> NotNow {
+    match (known.seen.deleting, known.is_suspended()) {
+        (true, _) => NotNow::Deleting,
+        (_, true) => NotNow::Suspended,
+        _ if known.shards.leased().is_empty() => known.not_now,
+        _ => NotNow::SlotsFull,
+    }
+}
+
+/// As in a Job: True when nothing runs any more. A job that never was suspended does not speak of it.
+fn suspended(known: &Coordinator) -> Option<Says<'static>> {
+    let last = known.last_status().conditions.iter().find(|condition| condition.type_ == "Suspended");
+    let spoken_of = last.is_some();
+    // Before the pods are seen, what was said last stands: a take-over changes nothing.
+    let stood = known.pool.is_unknown() && last.is_some_and(|last| last.status == "True");
+    match (known.is_suspended(), known.pool.is_empty() || stood) {
+        (true, true) => Some(("Suspended", true, "JobSuspended", "no worker runs; everything done is kept".into())),
+        (true, false) => Some(("Suspended", false, "Suspending", "workers write checkpoints and leave".into())),
+        (false, _) if spoken_of => Some(("Suspended", false, "JobResumed", String::new())),
+        (false, _) => None,
+    }
 }
 
 fn unfinished<'a>(waits_for: NotNow) -> [Says<'a>; 4] {

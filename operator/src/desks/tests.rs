@@ -7,6 +7,8 @@ use crate::announce;
 
 struct Room {
     desks: Arc<Desks>,
+    health: Arc<Health>,
+    _nodes: watch::Sender<Nodes>,
     metrics: Metrics,
     woken: mpsc::UnboundedReceiver<ObjectRef<Guarded>>,
     _lead: watch::Sender<bool>,
@@ -18,17 +20,18 @@ fn room() -> Room {
     let (announcer, _herald) = announce::pair(client.clone(), "op-0".into());
     let (wake, woken) = mpsc::unbounded_channel();
     let (lead, leading) = watch::channel(true);
-    let metrics = Metrics::default();
+    let (nodes, metrics, health) = (watch::Sender::new(None), Metrics::default(), Arc::<Health>::default());
     let office = Office {
         client,
         limits: Limits::default(),
         announcer,
         wake,
         leading,
-        health: Arc::default(),
+        nodes: nodes.subscribe(),
+        health: Arc::clone(&health),
         metrics: metrics.clone(),
     };
-    Room { desks: Desks::new(office), metrics, woken, _lead: lead }
+    Room { desks: Desks::new(office), health, _nodes: nodes, metrics, woken, _lead: lead }
 }
 
 fn uid(name: &str) -> JobUid {
@@ -76,6 +79,48 @@ async fn a_job_that_another_process_took_over_is_not_taken_back_at_once() {
     };
     room.desks.clone().supervise(long, ticket).await;
     assert_eq!(rest(&room.desks, "sound"), Some((FIRST_PAUSE, 1)), "what was long ago does not count");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_term_that_workers_spoke_of_is_remembered_until_the_next_desk() {
+    let room = room();
+    let heard = |name: &str| match room.desks.lock().get(&uid(name)) {
+        Some(Entry::Resting { heard, .. }) => Some(*heard),
+        _ => None,
+    };
+    let ticket = enter(&room.desks, "restored", 0);
+    room.desks.clone().supervise(async { Ok(End::Outranked(9)) }, ticket).await;
+    assert_eq!((rest(&room.desks, "restored"), heard("restored")), (Some((FIRST_PAUSE, 1)), Some(9)));
+    let ticket = enter(&room.desks, "taken", 0);
+    room.desks.clone().supervise(async { Ok(End::Superseded) }, ticket).await;
+    assert_eq!(heard("taken"), Some(0));
+}
+
+/// A job that needs no plan, and a coordinator for it.
+fn job() -> (Seen, ShardJob, Coordinator) {
+    let job: ShardJob = serde_json::from_value(serde_json::json!({
+        "apiVersion": "hyperflow.dev/v1alpha1", "kind": "ShardJob",
+        "metadata": {"name": "copy", "namespace": "default", "uid": "uid of copy", "resourceVersion": "7"},
+        "spec": {"source": {"numbers": {"count": 1}}, "task": {"noop": {}}}
+    }))
+    .unwrap();
+    let seen = observe::job(&job).unwrap();
+    let coordinator = Coordinator::take_over(clock::now(), &seen, 7, 0, Limits::default()).unwrap();
+    (seen, job, coordinator)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_desk_that_does_not_turn_is_seen_and_one_that_only_waits_is_sound() {
+    let room = room();
+    let (seen, job, coordinator) = job();
+    let _desk = room.desks.start(seen, job, coordinator, 0);
+    for _ in 0..30 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(room.health.stuck(), None, "it waits for an API server that is away");
+    }
+    // The clock goes on, and the desk gets no turn: all tasks are in this thread.
+    let _advanced = tokio::time::advance(Duration::from_secs(90)).now_or_never();
+    assert_eq!(room.health.stuck().as_deref(), Some("desk of default/copy"));
 }
 
 #[tokio::test]

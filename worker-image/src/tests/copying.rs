@@ -229,6 +229,32 @@ fn after_the_sweep_results_and_records_stay_and_a_late_attempt_finds_them() {
 }
 
 #[test]
+fn after_a_sweep_nothing_is_made_again_and_what_was_not_committed_fails() {
+    let volume = Volume::new(&noise(8 * MIB), "8Mi").slow();
+    let work = volume.planned(1);
+    let checkpoint = interrupt(&work, 10, 1, Stop::AfterCheckpoint, None);
+    let Started { attempt, mut reports, .. } = start(Target::Shard(0), 11, None);
+    thread::scope(|scope| {
+        let work = &work;
+        let copy = scope.spawn(move || copy::run(work, &attempt, 0));
+        while !matches!(reports.blocking_recv(), Some(Event::Checkpointed { .. })) {}
+        sweep(work).unwrap();
+        assert_eq!(refused(copy.join().unwrap()).reason, "OutputFailed", "it was under way");
+    });
+    for resume in [None, Some(checkpoint)] {
+        let failure = refused(run(&volume.planned(2), 0, 12, resume));
+        assert_eq!((failure.reason.as_str(), failure.ends_job), ("OutputFailed", false), "it came late");
+    }
+    assert_eq!(names(&volume.own("")), ["plan", "pub", "records"]);
+    assert!(names(&volume.own("pub")).is_empty() && names(&volume.own("records")).is_empty());
+    assert_eq!(names(&volume.path("out")), ["_hyperflow"]);
+    // Not even where somebody has removed all of the job.
+    fs::remove_dir_all(volume.own("")).unwrap();
+    assert!(run(&work, 0, 13, None).is_err());
+    assert!(!volume.own("").exists());
+}
+
+#[test]
 fn who_is_swept_away_while_copying_finds_the_commit_of_another() {
     let volume = Volume::new(&noise(8 * MIB), "8Mi");
     let slow = Volume { spec: volume.spec.clone(), ..Volume::new(&[], "8Mi") }.slow();

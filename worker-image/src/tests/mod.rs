@@ -1,5 +1,6 @@
 //! Attempts on a real file system, without a session.
 
+mod calling;
 mod copying;
 mod planning;
 mod running;

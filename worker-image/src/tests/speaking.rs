@@ -16,7 +16,7 @@ use std::{
 use clap::Parser;
 use futures::Stream;
 use hyperflow_api::{
-    ids::WorkerId,
+    ids::{JobUid, WorkerId},
     message::{FromOperator, FromWorker, Grant, News, Orders, Target},
     wire::proto::{
         self as p,
@@ -42,6 +42,8 @@ use crate::{session::Session, settings::Settings};
 
 const NAME: &str = "hyperflow-operator.hyperflow-system.svc";
 const SHARDS: u32 = 20_000;
+/// A test of a whole process holds it: signals go to all that run.
+pub static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Refuses the first call as a follower does, then grants every shard once and tells what was said.
 struct Fake {
@@ -49,7 +51,7 @@ struct Fake {
     said: mpsc::Sender<FromWorker>,
 }
 
-type Answers = Pin<Box<dyn Stream<Item = Result<p::FromOperator, Status>> + Send>>;
+pub type Answers = Pin<Box<dyn Stream<Item = Result<p::FromOperator, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Sessions for Fake {
@@ -94,7 +96,8 @@ impl Sessions for Fake {
     }
 }
 
-async fn operate(folder: &Path, said: mpsc::Sender<FromWorker>) -> SocketAddr {
+/// Serves sessions over TLS, and puts what a worker needs for them into `folder`.
+pub async fn operate(folder: &Path, sessions: impl Sessions) -> SocketAddr {
     let authority = rcgen::KeyPair::generate().unwrap();
     let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
     parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -108,13 +111,14 @@ async fn operate(folder: &Path, said: mpsc::Sender<FromWorker>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let tls = ServerTlsConfig::new().identity(Identity::from_pem(leaf.pem(), key.serialize_pem()));
-    let service = SessionsServer::new(Fake { calls: AtomicU32::new(0), said });
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let service = SessionsServer::new(sessions);
     let server = Server::builder().tls_config(tls).unwrap().tcp_nodelay(true).add_service(service);
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     address
 }
 
-fn process(folder: &Path, address: SocketAddr) -> Session {
+pub fn process(folder: &Path, address: SocketAddr, job: &JobUid) -> Session {
     let (address, ca, token) = (address.to_string(), folder.join("ca.crt"), folder.join("token"));
     let settings = Settings::parse_from([
         "hyperflow-worker",
@@ -122,7 +126,7 @@ fn process(folder: &Path, address: SocketAddr) -> Session {
         &format!("--tls-name={NAME}"),
         &format!("--ca-file={}", ca.display()),
         &format!("--token-file={}", token.display()),
-        &format!("--job-uid={}", noop().uid),
+        &format!("--job-uid={job}"),
         "--pod-uid=0d1f3c2a-0000-4000-8000-000000000000",
         "--slots=4",
     ]);
@@ -132,11 +136,11 @@ fn process(folder: &Path, address: SocketAddr) -> Session {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_finds_the_leader_does_all_its_shards_and_leaves_when_asked() {
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let (said, mut heard) = mpsc::channel(1024);
-    let address = operate(folder.path(), said).await;
-    let process = tokio::spawn(process(folder.path(), address).run());
+    let address = operate(folder.path(), Fake { calls: AtomicU32::new(0), said }).await;
+    let process = tokio::spawn(process(folder.path(), address, &noop().uid).run());
 
     let began = Instant::now();
     let mut published = BTreeSet::new();

@@ -5,7 +5,7 @@ use hyperflow_api::{
     message::{Grant, Revoked, Target},
 };
 
-use super::Coordinator;
+use super::{Coordinator, Verdict};
 use crate::{
     Now,
     reasons::NotNow,
@@ -56,6 +56,9 @@ impl Coordinator {
     /// Work that comes before or after all shards, if it is time for it.
     pub(super) fn next_chore(&self, now: Now) -> Result<Option<Target>, NotNow> {
         let (target, under_way) = match (&self.plan, &self.verdict) {
+            (_, Some(Verdict::Deleted)) if self.job.publishes() && !self.chore.swept => {
+                (Target::Sweep, NotNow::Deleting)
+            }
             (None, None) => (Target::Plan, NotNow::Planning),
             (Some(_), Some(_)) if self.job.publishes() && !self.chore.swept => (Target::Sweep, NotNow::Sweeping),
             (Some(_), None) => return Ok(None),

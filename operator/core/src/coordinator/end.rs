@@ -8,6 +8,9 @@ use crate::Now;
 /// How long the end of a job waits for somebody to remove temporary files.
 pub(super) const SWEEP_MILLIS: u64 = 30_000;
 
+/// How long a deleted object waits for the same: less than the thirty seconds that are promised.
+const REMOVAL_MILLIS: u64 = 25_000;
+
 /// How the job ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -20,6 +23,8 @@ pub(crate) enum Verdict {
         /// What happened and what to do.
         message: String,
     },
+    /// The object is being deleted (P24).
+    Deleted,
 }
 
 impl Coordinator {
@@ -29,12 +34,29 @@ impl Coordinator {
             return;
         }
         self.verdict = Some(Verdict::Failed { reason: reason.into(), message });
+        self.end_leases(now);
+        self.chore.sweep_by = Some(now.millis + SWEEP_MILLIS);
+        self.writer.touch_urgently();
+    }
+
+    /// The object is being deleted: workers stop, one of them removes what is temporary, then the object may go (P24).
+    pub(super) fn remove_job(&mut self, now: Now) {
+        if self.verdict != Some(Verdict::Deleted) {
+            self.verdict = Some(Verdict::Deleted);
+            self.end_leases(now);
+            self.chore.sweep_by = Some(now.millis + REMOVAL_MILLIS);
+            self.writer.touch_urgently();
+        }
+        if self.seen.abandoned {
+            self.chore.sweep_by = Some(now.millis);
+        }
+    }
+
+    fn end_leases(&mut self, now: Now) {
         for (index, leased) in self.shards.end_all(now.millis) {
             self.revoke(leased.lease.seat, Revoked { target: Target::Shard(index), epoch: leased.lease.epoch });
         }
         self.revoke_chore();
-        self.chore.sweep_by = Some(now.millis + SWEEP_MILLIS);
-        self.writer.touch_urgently();
     }
 
     /// Decides the end: all shards settled, then swept, then said.
@@ -50,21 +72,36 @@ impl Coordinator {
         }
         let Some(verdict) = self.verdict.clone().filter(|_| self.conclusion.is_none()) else { return };
         let patience_ends = self.chore.sweep_by.is_none_or(|by| now.millis >= by);
-        if self.plan.is_none() || !self.job.publishes() || self.chore.swept || patience_ends {
-            if !self.chore.swept && self.plan.is_some() && self.job.publishes() {
+        if !self.anything_to_sweep() || patience_ends || self.nobody_can_sweep() {
+            if self.anything_to_sweep() && !self.seen.abandoned {
                 let message = "no worker could remove temporary files under '_hyperflow/': remove them by hand";
                 self.announce(true, "SweepFailed", message.into());
             }
             self.revoke_chore();
-            match &verdict {
-                Verdict::Complete => {
-                    self.announce(false, "Complete", format!("{} shards succeeded", self.shards.total()));
-                }
-                Verdict::Failed { reason, message } => self.announce(true, "Failed", format!("{reason}: {message}")),
-            }
+            self.say_end(&verdict, effects);
             self.conclusion = Some((verdict, now.unix));
             self.writer.touch_urgently();
             effects.push(Effect::LookAtPool);
+        }
+    }
+
+    fn anything_to_sweep(&self) -> bool {
+        let begun = self.plan.is_some() || self.verdict == Some(Verdict::Deleted);
+        begun && self.job.publishes() && !self.chore.swept
+    }
+
+    /// For a deleted job no pod is made: when none is left, nobody will come.
+    fn nobody_can_sweep(&self) -> bool {
+        self.verdict == Some(Verdict::Deleted) && self.pool.nobody_stays()
+    }
+
+    fn say_end(&mut self, verdict: &Verdict, effects: &mut Vec<Effect>) {
+        match verdict {
+            Verdict::Complete => {
+                self.announce(false, "Complete", format!("{} shards succeeded", self.shards.total()));
+            }
+            Verdict::Failed { reason, message } => self.announce(true, "Failed", format!("{reason}: {message}")),
+            Verdict::Deleted => effects.push(Effect::Release),
         }
     }
 

@@ -65,9 +65,9 @@ pub struct Pod {
     pub trouble: Option<(String, String)>,
     /// Why it ends: the condition `DisruptionTarget`, or of a pod that has failed the status itself: `(reason, message)`.
     pub disruption: Option<(String, String)>,
-    /// How often its container was started again, and how it ended last: `(reason, message)`, `OOMKilled` for one.
-    pub restarts: u32,
-    /// See `restarts`.
+    /// How often its container has ended.
+    pub ends: u32,
+    /// How it ended last: `(reason, message)`, `OOMKilled` for one.
     pub ended: Option<(String, String)>,
 }
 

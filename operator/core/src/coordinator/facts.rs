@@ -1,13 +1,13 @@
 //! News from workers: what each fact changes. Every fact may come twice, late, or under an epoch that has ended.
 
 use hyperflow_api::{
-    ids::{Epoch, ShardIndex},
+    ids::{Epoch, MAX_SHARDS, ShardIndex},
     message::{Fact, Failure, FailureClass, News, PlanRef, Planned, Revoked, Target},
     status::FailureSample,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
-use super::Coordinator;
+use super::{Coordinator, nodes};
 use crate::{
     Now,
     retry::Verdict as Retry,
@@ -31,7 +31,7 @@ impl Coordinator {
             self.holds_no_more(seat, target, epoch);
         }
         match (target, news) {
-            (Target::Shard(index), News::Published(_)) => self.learn_published(index, epoch),
+            (Target::Shard(index), News::Published(_)) => self.learn_published(seat, index, epoch),
             (Target::Shard(index), News::Checkpointed(checkpoint)) => {
                 if self.shards.checkpoint(index, epoch, checkpoint) {
                     self.writer.touch();
@@ -66,7 +66,13 @@ impl Coordinator {
     }
 
     /// A fact about the store, believed from any epoch (P7). An attempt that still runs elsewhere is fenced.
-    fn learn_published(&mut self, index: ShardIndex, epoch: Epoch) {
+    fn learn_published(&mut self, seat: Seat, index: ShardIndex, epoch: Epoch) {
+        if let Some(worker) = self.workers.get_mut(&seat) {
+            worker.speed.finished();
+        }
+        if self.plan.is_none() && index < MAX_SHARDS {
+            self.early.insert(index);
+        }
         let (news, ended) = self.shards.published(index);
         if news {
             self.writer.touch();
@@ -87,11 +93,15 @@ impl Coordinator {
         // What is not the shard's own failure does not use up its attempts.
         let (verdict, attempts) = if failure.class == FailureClass::WorkerLost {
             history.losses += 1;
-            (self.job.retry.after_loss(history.losses), format!("not its own failure, {} so far", history.losses))
+            let verdict = self.job.retry.after_loss(history.losses, history.kills);
+            (verdict, format!("not its own failure, {} so far", history.losses))
         } else {
+            // It ended by itself: whatever a worker died of before, this attempt did not kill one.
+            history.suspect = false;
             history.failures += 1;
+            self.charge_node(now, seat);
             let attempts = format!("attempt {} of {}", history.failures, self.job.retry.max_attempts);
-            (self.job.retry.after_failure(index, history.failures), attempts)
+            (self.job.retry.after_failure(index, history.failures, self.seed()), attempts)
         };
         self.end_attempt(now, index, epoch, history, verdict);
         let message = format!("{} ({attempts})", failure.message);
@@ -112,34 +122,7 @@ impl Coordinator {
         self.end_attempt(now, index, epoch, history, Retry::RetryAfter(0));
     }
 
-    /// A lease ended with its worker, not by its own failure. `charged` if the shard may have been why.
-    pub(super) fn lost(&mut self, now: Now, seat: Seat, target: Target, charged: bool) {
-        let Target::Shard(index) = target else {
-            self.chore.lost(seat, target);
-            return;
-        };
-        let Some(leased) = self.shards.leased().get(&index).filter(|leased| leased.lease.seat == seat) else { return };
-        let (epoch, position, before) = (leased.lease.epoch, leased.lease.position, leased.history);
-        let history = History { losses: before.losses + u32::from(charged), ..before };
-        let verdict = self.job.retry.after_loss(history.losses);
-        self.end_attempt(now, index, epoch, history, verdict);
-        if !charged {
-            return;
-        }
-        let from = history.checkpoint.map_or(0, |checkpoint| checkpoint.position);
-        let what = match verdict {
-            Retry::RetryAfter(_) => format!("it goes on from byte {from} on another worker"),
-            Retry::GiveUp => "too many workers were lost with it: it is given up".into(),
-        };
-        let message = format!("the worker was lost while the shard was at byte {position} or later; {what}");
-        self.announce(true, "ShardMoved", format!("shard {index}: {message}"));
-        let reason = "WorkerLost".to_owned();
-        let class = FailureClass::WorkerLost;
-        let failure = Failure { class, reason, message, ends_job: false, checkpoint_unusable: false };
-        self.sample(now, Some(index), seat, &failure);
-    }
-
-    fn end_attempt(&mut self, now: Now, index: ShardIndex, epoch: Epoch, history: History, verdict: Retry) {
+    pub(super) fn end_attempt(&mut self, now: Now, index: ShardIndex, epoch: Epoch, history: History, verdict: Retry) {
         match verdict {
             Retry::RetryAfter(millis) => self.shards.wait(index, epoch, now.millis + millis, history),
             Retry::GiveUp => self.shards.give_up(index, epoch),
@@ -156,12 +139,18 @@ impl Coordinator {
             return;
         }
         self.chore.failures += 1;
-        match self.job.retry.after_failure(0, self.chore.failures) {
+        match self.job.retry.after_failure(0, self.chore.failures, self.seed()) {
             Retry::RetryAfter(millis) if !failure.ends_job => {
                 self.announce(true, "PlanRetried", format!("{}: {}", failure.reason, failure.message));
                 self.chore.not_before = now.millis + millis;
             }
             Retry::RetryAfter(_) | Retry::GiveUp => self.fail_job(now, &failure.reason, failure.message),
+        }
+    }
+
+    fn charge_node(&mut self, now: Now, seat: Seat) {
+        if let Some(worker) = self.workers.get(&seat) {
+            self.nodes.charge(now.millis, &worker.node, nodes::FAILURE);
         }
     }
 
@@ -172,9 +161,25 @@ impl Coordinator {
     }
 
     /// Keeps the latest failure of each kind, and how many there were.
-    fn sample(&mut self, now: Now, index: Option<ShardIndex>, seat: Seat, failure: &Failure) {
-        self.writer.touch();
+    pub(super) fn sample(&mut self, now: Now, index: Option<ShardIndex>, seat: Seat, failure: &Failure) {
         let node_name = self.workers.get(&seat).map(|worker| worker.node.clone()).unwrap_or_default();
+        self.sample_on(now, index, node_name, failure);
+    }
+
+    /// One failure less of a kind: it turned out to be of another.
+    pub(super) fn unsample(&mut self, class: FailureClass, reason: &str) {
+        let alike = |sample: &FailureSample| sample.class == class.name() && sample.reason == reason;
+        if let Some(place) = self.failures.iter().position(alike) {
+            self.failures[place].count -= 1;
+            if self.failures[place].count <= 0 {
+                self.failures.remove(place);
+            }
+        }
+    }
+
+    /// The same for what happened on a node, whoever's it was.
+    pub(super) fn sample_on(&mut self, now: Now, index: Option<ShardIndex>, node_name: String, failure: &Failure) {
+        self.writer.touch();
         let alike = |sample: &FailureSample| sample.class == failure.class.name() && sample.reason == failure.reason;
         let latest = FailureSample {
             class: failure.class.name().into(),

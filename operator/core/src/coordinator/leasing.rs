@@ -1,18 +1,18 @@
 //! Who gets what next, and when leases end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hyperflow_api::{
     ids::Epoch,
     message::{Grant, Held, Revoked, Target},
 };
 
-use super::{Coordinator, Effect};
+use super::{Coordinator, Effect, Worker};
 use crate::{
     Now,
     reasons::NotNow,
     recovery::RECORD_BYTES,
-    shards::{Lease, Seat},
+    shards::{Lease, Leased, Seat},
 };
 
 /// Most unfinished holes (P14). Few enough that the worst-case record of each, and the range that it cuts in two, fit the
@@ -39,6 +39,8 @@ const _: () = assert!(
 struct Rank {
     /// Leases per slot, in thousandths: the least loaded first.
     load: u32,
+    /// Milliseconds for a shard: of those alike loaded, the fastest first.
+    shard_millis: u64,
     seat: Seat,
 }
 
@@ -61,7 +63,7 @@ impl Coordinator {
             Some((lease, history)) if lease.replaces == Some(claimed) && lease.seat == seat => {
                 self.offer(seat, Grant { attempt: history.attempt(), ..reissue(target, lease.epoch, claimed) });
             }
-            None if self.plan.is_some() && self.verdict.is_none() => {
+            None if self.plan.is_some() && self.verdict.is_none() && !self.is_suspended() => {
                 let lease = Lease { replaces: Some(claimed), position, ..self.lease(now, seat) };
                 match self.shards.grant(index, lease) {
                     Some(history) => {
@@ -122,41 +124,82 @@ impl Coordinator {
         if self.conclusion.is_some() {
             return Err(NotNow::Finished);
         }
-        if self.seen.deleting {
-            return Err(NotNow::Deleting);
+        let chore = self.next_chore(now)?;
+        if self.is_suspended() {
+            return Err(NotNow::Suspended);
         }
-        let Rank { seat, .. } = self.least_loaded(now)?;
-        match self.next_chore(now)? {
-            Some(target) => self.grant_chore(now, seat, target),
-            None => self.grant_shard(now, seat)?,
+        let (mut passed_over, mut why) = (BTreeSet::new(), None);
+        loop {
+            let Rank { seat, .. } = self.least_loaded(now, &passed_over).map_err(|idle| why.unwrap_or(idle))?;
+            let granted = match chore {
+                Some(target) => {
+                    self.grant_chore(now, seat, target);
+                    Ok(())
+                }
+                None if self.is_too_slow(now, seat) => Err(NotNow::LeftToFaster),
+                None => self.grant_shard(now, seat),
+            };
+            match granted {
+                // Another worker may take what this one must not.
+                Err(reason @ (NotNow::SuspectsApart | NotNow::LeftToFaster)) => {
+                    passed_over.insert(seat);
+                    why = Some(reason);
+                }
+                granted => return granted,
+            }
         }
-        Ok(())
     }
 
-    /// The worker to give work to: one that is heard, takes more, and is not about to go.
-    fn least_loaded(&self, now: Now) -> Result<Rank, NotNow> {
-        let free = |seat: &Seat| {
-            let worker = self.workers.get(seat)?;
+    /// A worker that may be given work, if it has room: heard, not about to go, and on a node that takes new leases.
+    pub(super) fn takes_leases(&self, now: Now, worker: &Worker) -> bool {
+        // One that is silent for a lease would be given back at once what it has just lost.
+        let heard = now.millis < worker.heard + self.limits.lease_millis;
+        worker.welcomed
+            && worker.session.is_some()
+            && heard
+            && !worker.leaving
+            && self.nodes.unfit(&worker.node).is_none()
+    }
+
+    /// The worker to give work to, of those that take more.
+    fn least_loaded(&self, now: Now, passed_over: &BTreeSet<Seat>) -> Result<Rank, NotNow> {
+        let takers = || self.workers.values().filter(|worker| self.takes_leases(now, worker));
+        let failing = self.nodes.failing(now.millis, takers().map(|worker| worker.node.as_str()));
+        let rank = |(&seat, worker): (&Seat, &Worker)| {
             let held = u32::try_from(worker.held.len()).unwrap_or(u32::MAX);
-            // One that is silent for a lease would be given back at once what it has just lost.
-            let heard = now.millis < worker.heard + self.limits.lease_millis;
-            let takes = worker.welcomed
-                && worker.session.is_some()
-                && heard
-                && !worker.leaving
-                && held < worker.capacity
-                && !self.pool.is_leaving(&worker.id.pod_uid);
-            takes.then(|| Rank { load: held.saturating_mul(1000) / worker.slots, seat: *seat })
+            let takes = held < worker.capacity
+                && self.takes_leases(now, worker)
+                && !failing.contains(worker.node.as_str())
+                && !passed_over.contains(&seat);
+            let load = held.saturating_mul(1000) / worker.slots;
+            takes.then(|| Rank { load, shard_millis: worker.shard_millis(now), seat })
         };
-        let idle =
-            if self.workers.values().any(|worker| worker.welcomed) { NotNow::SlotsFull } else { NotNow::NoWorker };
-        self.workers.keys().filter_map(free).min().ok_or(idle)
+        self.workers.iter().filter_map(rank).min().ok_or_else(|| self.why_idle(now))
+    }
+
+    /// Why no worker takes more.
+    fn why_idle(&self, now: Now) -> NotNow {
+        let welcomed = || self.workers.values().filter(|worker| worker.welcomed);
+        if welcomed().next().is_none() {
+            NotNow::NoWorker
+        } else if !welcomed().any(|worker| self.takes_leases(now, worker)) {
+            NotNow::NodesUnfit
+        } else {
+            NotNow::SlotsFull
+        }
+    }
+
+    fn has_suspect(&self, seat: Seat) -> bool {
+        let suspect = |lease: &Leased| lease.history.suspect && lease.lease.seat == seat;
+        self.shards.leased().values().any(suspect)
     }
 
     fn grant_shard(&mut self, now: Now, seat: Seat) -> Result<(), NotNow> {
         let claims_stand = self.claims_until.is_some();
         let limit = self.writer.reserved();
-        let index = self.shards.candidate(now.millis, claims_stand, limit, WINDOW)?;
+        // Looked for only where there are any, for this is asked for every grant.
+        let with_suspect = self.shards.any_suspect_waits() && self.has_suspect(seat);
+        let index = self.shards.candidate(now.millis, claims_stand, with_suspect, limit, WINDOW)?;
         let probe = self.shards.limbo().contains(index);
         let lease = self.lease(now, seat);
         let Some(history) = self.shards.grant(index, lease) else { return Err(NotNow::AllLeased) };
@@ -184,7 +227,7 @@ impl Coordinator {
         }
         for (seat, leases) in expired {
             let targets: Vec<Target> = leases.iter().map(|lease| lease.target).collect();
-            self.lose(now, seat, &targets);
+            self.lose(now, seat, &targets, false);
             leases.into_iter().for_each(|lease| self.revoke(seat, lease));
         }
         if self.chore.lease.is_some_and(|(_, lease)| over(&lease)) {

@@ -10,6 +10,10 @@
 //! | news from workers: what each fact changes | `facts.rs` |
 //! | what comes in and what goes out | `events.rs` |
 //! | who gets which shard next, and when leases end | `leasing.rs` |
+//! | what the resource asks for: planning, changes, suspending | `spec.rs` |
+//! | workers that were lost, and who pays | `losses.rs` |
+//! | nodes that take no leases | `nodes.rs` |
+//! | who is too slow for what is left | `speed.rs` |
 //! | work for one worker before and after all shards | `chore.rs` |
 //! | how and when the job ends | `end.rs` |
 //! | how many pods, and which must go | `pool.rs` |
@@ -20,8 +24,12 @@ mod end;
 mod events;
 mod facts;
 mod leasing;
+mod losses;
+mod nodes;
 mod pool;
 mod sessions;
+mod spec;
+mod speed;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -38,7 +46,8 @@ use hyperflow_api::{
 
 use crate::{
     Now,
-    job::{Brief, Job, Refusal, Source},
+    job::{Job, Refusal},
+    ranges::RangeSet,
     reasons::NotNow,
     shards::{Seat, Shards},
     status,
@@ -60,6 +69,9 @@ pub(crate) struct Worker {
     capacity: u32,
     leaving: bool,
     held: BTreeSet<Target>,
+    speed: speed::Speed,
+    /// How often its container had ended when it was welcomed: the next end is its own.
+    ends: u32,
     /// When the hello came, or the stream broke.
     since: u64,
     /// When it last said anything.
@@ -85,6 +97,9 @@ pub struct Coordinator {
     sequence: u64,
     pub(crate) plan: Option<(Planned, i64)>,
     pub(crate) shards: Shards,
+    /// Published, says a worker, and there is no plan: the API server was restored from a state before it. Nothing is
+    /// acknowledged until these have their place in the plan, which is the same one (P12).
+    early: RangeSet,
     chore: chore::Chore,
     /// Why nothing more is leased.
     pub(crate) not_now: NotNow,
@@ -97,6 +112,8 @@ pub struct Coordinator {
     seats: BTreeMap<WorkerId, Seat>,
     sessions: BTreeMap<SessionId, Seat>,
     pub(crate) pool: pool::Pool,
+    nodes: nodes::Nodes,
+    losses: losses::Losses,
     /// Until then, workers of an earlier operator may claim what they hold (P18).
     claims_until: Option<u64>,
     writer: writer::Writer,
@@ -121,12 +138,13 @@ impl Coordinator {
         let resumed = left.plan.is_some();
         let mut coordinator = Self {
             limits,
-            brief: brief(seen),
+            brief: spec::brief(seen),
             outranked: None,
             takeover: Takeover { term: left.term.max(heard).saturating_add(1), random },
             sequence: 0,
             plan: left.plan,
             shards: left.shards,
+            early: RangeSet::default(),
             chore: chore::Chore::default(),
             not_now: NotNow::TermNotStored,
             verdict: None,
@@ -136,6 +154,8 @@ impl Coordinator {
             seats: BTreeMap::new(),
             sessions: BTreeMap::new(),
             pool: pool::Pool::new(random),
+            nodes: nodes::Nodes::default(),
+            losses: losses::Losses::new(),
             claims_until: resumed.then_some(now.millis + limits.lease_millis),
             writer: writer::Writer::new(left.reserved_through),
             announcements: Vec::new(),
@@ -143,6 +163,9 @@ impl Coordinator {
             job,
         };
         coordinator.plan_numbers(now);
+        if coordinator.seen.deleting {
+            coordinator.remove_job(now);
+        }
         Ok(coordinator)
     }
 
@@ -152,7 +175,7 @@ impl Coordinator {
         match event {
             Event::JobSeen(seen) => self.job_seen(now, *seen, &mut effects),
             Event::PodsSeen(pods) => self.pods_seen(now, pods, &mut effects),
-            Event::NodesSeen(_nodes) => {}
+            Event::NodesSeen(nodes) => self.nodes_seen(now, nodes, &mut effects),
             Event::PodRefused(reason, message) => self.pod_refused(now, reason, message),
             Event::SessionOpened { session, hello } => self.session_opened(now, session, hello, &mut effects),
             Event::SessionClosed(session) => self.session_closed(now, session),
@@ -214,54 +237,9 @@ impl Coordinator {
         &self.shards
     }
 
-    fn job_seen(&mut self, now: Now, seen: Seen, effects: &mut Vec<Effect>) {
-        if self.conclusion.is_some() {
-            // What is concluded speaks of the spec as it was. Where a change may open the job again, because there is no
-            // plan, another desk does so when this one has cleared its pool.
-            return;
-        }
-        let spec_changed = seen.spec != self.seen.spec;
-        if spec_changed || seen.generation != self.seen.generation || seen.deleting != self.seen.deleting {
-            self.writer.touch();
-            effects.push(Effect::LookAtPool);
-        }
-        let job = if spec_changed { Job::check(&seen.spec) } else { Ok(self.job.clone()) };
-        self.seen = seen;
-        self.brief = brief(&self.seen);
-        match job {
-            Ok(job) if job.frozen == self.job.frozen => self.job = job,
-            Ok(job) if self.plan.is_none() => {
-                self.job = job;
-                self.revoke_chore();
-                self.plan_numbers(now);
-            }
-            Ok(_) => {
-                let message = "`source`, `task` or `output` were changed after planning: create another ShardJob";
-                self.fail_job(now, "SpecChanged", message.into());
-            }
-            Err(refusal) => self.fail_job(now, "InvalidSpec", refusal.to_string()),
-        }
-    }
-
-    /// Numbers need no worker to plan them: they are arithmetic.
-    fn plan_numbers(&mut self, now: Now) {
-        if let (Source::Numbers { shards }, None) = (&self.job.source, &self.plan) {
-            let digest = self.job.frozen.clone();
-            self.planned(now, Planned { shards: *shards, files: 0, bytes: 0, digest, url: String::new() });
-        }
-    }
-
-    fn planned(&mut self, now: Now, plan: Planned) {
-        self.shards = Shards::new(plan.shards);
-        let message = match plan.files {
-            0 => format!("{} shards", plan.shards),
-            files => {
-                format!("{} file(s), {} bytes, {} shards (plan {:.18})", files, plan.bytes, plan.shards, plan.digest)
-            }
-        };
-        self.announce(false, "Planned", message);
-        self.plan = Some((plan, now.unix));
-        self.writer.touch_urgently();
+    /// Chance of this take-over, for whatever must differ from the next.
+    fn seed(&self) -> u64 {
+        self.takeover.random
     }
 
     fn announce(&mut self, warning: bool, reason: &'static str, message: String) {
@@ -273,15 +251,12 @@ impl Coordinator {
         self.let_claims_fall(now);
         self.conclude(now, effects);
         self.grant(now);
+        self.watch_stranded(effects);
+        for worker in self.workers.values_mut() {
+            worker.speed.holds(now.millis, !worker.held.is_empty());
+        }
         self.store_status(now, effects);
         self.send_orders(effects);
         effects.extend(self.announcements.drain(..).map(Effect::Announce));
     }
-}
-
-fn brief(seen: &Seen) -> String {
-    let Seen { uid, namespace, name, spec, .. } = seen;
-    let (uid, namespace, name) = (uid.clone(), namespace.clone(), name.clone());
-    // A spec came from JSON, so it can be written as JSON; an empty text is refused by the worker.
-    serde_json::to_string(&Brief { uid, namespace, name, spec: spec.clone() }).unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Coordinator, Effect, Pod, WantedPods};
+use super::{Coordinator, Effect, Pod, Verdict, WantedPods};
 use crate::Now;
 
 /// How long a refusal of the API server is shown after the last one.
@@ -17,6 +17,8 @@ pub(crate) struct Pool {
     seed: u64,
     drawn: u64,
     seen: bool,
+    /// How many of them were stranded when it was last looked.
+    stranded: usize,
     /// Reason and message of the last refusal to create a pod, and when.
     pub(crate) refused: Option<(String, String, u64)>,
 }
@@ -24,7 +26,7 @@ pub(crate) struct Pool {
 impl Pool {
     pub(super) fn new(seed: u64) -> Self {
         let (pods, expected) = (BTreeMap::new(), BTreeSet::new());
-        Self { pods, expected, seed, drawn: 0, seen: false, refused: None }
+        Self { pods, expected, seed, drawn: 0, seen: false, stranded: 0, refused: None }
     }
 
     pub(super) fn knows(&self, uid: &str) -> bool {
@@ -39,7 +41,25 @@ impl Pool {
         self.pods.get(uid)?.node.as_deref()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(super) fn pod(&self, uid: &str) -> Option<&Pod> {
+        self.pods.get(uid)
+    }
+
+    pub(super) fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values()
+    }
+
+    /// All pods are known, and each of them ends.
+    pub(super) fn nobody_stays(&self) -> bool {
+        self.seen && self.pods.values().all(|pod| pod.leaving)
+    }
+
+    /// Nobody has said yet which pods there are.
+    pub(crate) fn is_unknown(&self) -> bool {
+        !self.seen
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
         self.seen && self.pods.is_empty() && self.expected.is_empty()
     }
 
@@ -79,8 +99,16 @@ impl Coordinator {
         for pod in pods.values() {
             self.pool.expected.remove(&pod.name);
         }
-        self.pool.pods = pods;
+        let before: Vec<Pod> = std::mem::replace(&mut self.pool.pods, pods).into_values().collect();
         self.pool.seen = true;
+        for worker in self.workers.values_mut() {
+            worker.leaving |= self.pool.is_leaving(&worker.id.pod_uid);
+            // It may have called before we saw where its pod was bound.
+            if worker.node.is_empty() {
+                worker.node = self.pool.node(&worker.id.pod_uid).unwrap_or_default().to_owned();
+            }
+        }
+        self.learn_of_pods(now, &before);
         for uid in lost {
             let seats: Vec<_> =
                 self.workers.iter().filter(|(_, worker)| worker.id.pod_uid == uid).map(|(&seat, _)| seat).collect();
@@ -103,15 +131,15 @@ impl Coordinator {
 
     /// Pods there should be now.
     pub(crate) fn desired(&self) -> usize {
-        if self.conclusion.is_some() || self.seen.deleting {
+        if self.conclusion.is_some() || self.is_suspended() {
             return 0;
         }
         let slots = u64::from(self.job.slots);
         let shards = u64::from(self.shards.total() - self.shards.done().len() - self.shards.failed().len());
         let needed = match (&self.plan, &self.verdict) {
+            (None, Some(_)) | (_, Some(Verdict::Deleted)) => 0,
             (None, None) | (Some(_), Some(_)) => 1,
             (Some(_), None) => shards.div_ceil(slots),
-            (None, Some(_)) => 0,
         };
         usize::try_from(needed.min(u64::from(self.job.parallelism))).unwrap_or(usize::MAX)
     }
@@ -126,7 +154,7 @@ impl Coordinator {
             self.writer.touch();
         }
         let desired = self.desired();
-        let staying = self.pool.pods.values().filter(|pod| !pod.leaving).count();
+        let staying = self.pool.pods.values().filter(|pod| self.is_to_stay(pod)).count();
         while staying + self.pool.expected.len() > desired && self.pool.expected.pop_last().is_some() {}
         while staying + self.pool.expected.len() < desired {
             let name = self.pool.draw_name(&self.seen.name);
@@ -134,27 +162,53 @@ impl Coordinator {
         }
         WantedPods {
             create: self.pool.expected.iter().cloned().collect(),
-            delete: self.surplus(staying.saturating_sub(desired)),
+            delete: self.surplus(staying.saturating_sub(desired)).chain(self.stranded()).map(identity).collect(),
+        }
+    }
+
+    /// A pod that may get work: one on a node that is cordoned, lost or under pressure gets no more, so another is made.
+    fn is_to_stay(&self, pod: &Pod) -> bool {
+        !pod.leaving && pod.node.as_deref().is_none_or(|node| self.nodes.unfit(node).is_none())
+    }
+
+    /// Pods on nodes that live and take no more work, when they have nothing to do any more. Those on nodes that are lost
+    /// are left to Kubernetes, which knows when a node is.
+    fn stranded(&self) -> impl Iterator<Item = &Pod> {
+        let holds = |uid: &str| self.workers.values().any(|worker| worker.id.pod_uid == uid && !worker.held.is_empty());
+        let lost = |pod: &Pod| pod.node.as_deref().is_some_and(|node| self.nodes.gone(node).is_some());
+        let unfit = move |pod: &&Pod| !pod.leaving && !self.is_to_stay(pod) && !lost(pod);
+        self.pool.pods.values().filter(unfit).filter(move |pod| !holds(&pod.uid))
+    }
+
+    /// Whether pods became stranded that nobody was told to delete.
+    pub(super) fn watch_stranded(&mut self, effects: &mut Vec<Effect>) {
+        let stranded = self.stranded().count();
+        if std::mem::replace(&mut self.pool.stranded, stranded) < stranded {
+            effects.push(Effect::LookAtPool);
         }
     }
 
     /// The pods to delete: those without a session first, then the least busy, so that as little as possible moves. A
     /// pool that shrinks only because work runs out keeps its pods until the end: they hold what may still be needed.
-    fn surplus(&self, count: usize) -> Vec<(String, String)> {
-        let shrinking = self.conclusion.is_some() || self.pool.pods.len() > self.job.parallelism as usize;
-        if count == 0 || !shrinking {
-            return Vec::new();
-        }
+    fn surplus(&self, count: usize) -> impl Iterator<Item = &Pod> {
+        let (most, ending) = (self.job.parallelism as usize, self.desired() == 0);
+        let mut pods: Vec<&Pod> = self.pool.pods.values().filter(|pod| self.is_to_stay(pod)).collect();
         let busy = |uid: &str| {
             let worker = self.workers.values().find(|worker| worker.id.pod_uid == uid);
             worker.map_or((false, 0), |worker| (worker.session.is_some(), worker.held.len()))
         };
-        let mut pods: Vec<&Pod> = self.pool.pods.values().filter(|pod| !pod.leaving).collect();
         pods.sort_by_key(|pod| (busy(&pod.uid), pod.name.clone()));
-        let count = match &self.conclusion {
-            Some(_) => count,
-            None => count.min(pods.len().saturating_sub(self.job.parallelism as usize)),
+        let keep = self.verdict == Some(Verdict::Deleted) && self.conclusion.is_none();
+        let count = match (keep, ending) {
+            // One of them may have to sweep.
+            (true, _) => 0,
+            (false, true) => count,
+            (false, false) => count.min(pods.len().saturating_sub(most)),
         };
-        pods.into_iter().take(count).map(|pod| (pod.name.clone(), pod.uid.clone())).collect()
+        pods.into_iter().take(count)
     }
+}
+
+fn identity(pod: &Pod) -> (String, String) {
+    (pod.name.clone(), pod.uid.clone())
 }

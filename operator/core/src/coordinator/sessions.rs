@@ -6,7 +6,7 @@ use hyperflow_api::{
 };
 
 use super::{Coordinator, Effect, SessionId, Worker};
-use crate::{Now, shards::Seat};
+use crate::{Now, history::Blame, shards::Seat};
 
 /// A broken stream is mended by the worker within this time, or the worker counts as lost. Long enough for a
 /// connection that was reset, short enough that a killed worker's shards run elsewhere in half a second.
@@ -34,6 +34,7 @@ impl Coordinator {
             return effects.push(Effect::Close { session, reason: "worker knows an operator of a higher term" });
         }
         self.replace_process(now, &hello.worker);
+        self.found_alive(&hello.worker);
         let seat = self.seat(&hello.worker);
         let old = self.workers.remove(&seat);
         if let Some(stale) = old.as_ref().and_then(|worker| worker.session) {
@@ -50,7 +51,9 @@ impl Coordinator {
             slots: hello.slots.max(1),
             capacity: 0,
             leaving: false,
+            speed: old.as_ref().map(|worker| worker.speed).unwrap_or_default(),
             held: old.map(|worker| worker.held).unwrap_or_default(),
+            ends: 0,
             since: now.millis,
             heard: now.millis,
             received: 0,
@@ -92,6 +95,8 @@ impl Coordinator {
         let Some(session) = worker.session else { return };
         worker.welcomed = true;
         worker.node = self.pool.node(&worker.id.pod_uid).unwrap_or_default().to_owned();
+        worker.leaving |= self.pool.is_leaving(&worker.id.pod_uid);
+        worker.ends = self.pool.pod(&worker.id.pod_uid).map_or(0, |pod| pod.ends);
         worker.orders.plan = self.plan.as_ref().map(|(plan, _)| super::facts::plan_ref(plan));
         let welcome = FromOperator::Welcome(Welcome {
             takeover: self.takeover,
@@ -106,7 +111,7 @@ impl Coordinator {
         // What it held and does not name any more is lost: it cannot have forgotten a run that goes on.
         for target in before {
             if !claims.iter().any(|claim| claim.target == target) {
-                self.lost(now, seat, target, false);
+                self.lost(now, seat, target, Blame::None, None);
             }
         }
         for claim in &claims {
@@ -210,25 +215,12 @@ impl Coordinator {
     pub(super) fn lose_worker(&mut self, now: Now, seat: Seat) {
         let Some(worker) = self.workers.get(&seat) else { return };
         let held: Vec<Target> = worker.held.iter().copied().collect();
-        self.lose(now, seat, &held);
+        self.lose(now, seat, &held, true);
         if let Some(worker) = self.workers.remove(&seat) {
             self.seats.remove(&worker.id);
             self.sessions.retain(|_, of| *of != seat);
         }
         self.writer.touch();
-    }
-
-    /// Leases ended without a word of the worker. The shards it had begun may be why: those it held longest, as many as
-    /// it has slots. What it had only prefetched is not charged (P16), nor what it lost because its pod was told to go.
-    pub(super) fn lose(&mut self, now: Now, seat: Seat, targets: &[Target]) {
-        let Some(worker) = self.workers.get(&seat) else { return };
-        let mut held: Vec<Target> = worker.held.iter().copied().collect();
-        held.sort_by_key(|target| self.lease_on(*target).map(|lease| lease.epoch.sequence));
-        let told_to_go = worker.leaving || self.pool.is_leaving(&worker.id.pod_uid);
-        held.truncate(if told_to_go { 0 } else { worker.slots as usize });
-        for &target in targets {
-            self.lost(now, seat, target, held.contains(&target));
-        }
     }
 
     pub(super) fn send_orders(&mut self, effects: &mut Vec<Effect>) {

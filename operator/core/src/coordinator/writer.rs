@@ -123,7 +123,8 @@ impl Coordinator {
         let reserved = self.reservation();
         let status = Box::new(status::snapshot(self, now, reserved));
         let received = |(&session, seat)| self.workers.get(seat).map(|worker| (session, worker.received));
-        let acknowledge = self.sessions.iter().filter_map(received).filter(|(_, number)| *number > 0).collect();
+        let all = self.sessions.iter().filter(|_| self.early.is_empty());
+        let acknowledge = all.filter_map(received).filter(|(_, number)| *number > 0).collect();
         self.writer.revision += 1;
         self.writer.urgent = false;
         let revision = Revision(self.writer.revision);
@@ -179,6 +180,9 @@ impl Coordinator {
         }
         if first {
             self.welcome_known(now, effects);
+        }
+        if ends {
+            effects.push(Effect::Release);
         }
         if first || ends {
             effects.push(Effect::LookAtPool);

@@ -20,4 +20,10 @@ impl Chance {
     pub fn once_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
+
+    /// One of some, if there are any.
+    pub fn pick<T: Copy>(&mut self, some: &[T]) -> Option<T> {
+        let place = usize::try_from(self.below(some.len() as u64)).unwrap();
+        some.get(place).copied()
+    }
 }

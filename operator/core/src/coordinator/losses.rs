@@ -1,0 +1,266 @@
+//! Workers that were lost, and what that costs the shards they had begun (P16).
+//!
+//! A loss is charged at once, with what is known: shards must not wait for the kubelet to say why a process died. When it
+//! says so, what was charged is put right.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use hyperflow_api::{
+    ids::{ShardIndex, WorkerId},
+    message::{Failure, FailureClass, Revoked, Target},
+};
+
+use super::{
+    Coordinator, Pod, Worker,
+    nodes::{FAILURE, LOSS},
+};
+use crate::{
+    Now,
+    causes::{self, Cause},
+    history::{Blame, History},
+    retry::Verdict as Retry,
+    shards::Seat,
+};
+
+/// Losses whose cause may still become known: a node is called lost after some forty seconds, a pod's end is told within
+/// seconds.
+const REMEMBERED_MILLIS: u64 = 600_000;
+const REMEMBERED_MOST: usize = 256;
+
+/// A worker that was lost for a reason that nobody knew.
+#[derive(Clone, Debug)]
+pub(super) struct Loss {
+    worker: WorkerId,
+    node: String,
+    at: u64,
+    /// What it had begun.
+    shards: Vec<ShardIndex>,
+    /// The one that was charged.
+    alone: Option<ShardIndex>,
+}
+
+pub(super) type Losses = VecDeque<Loss>;
+
+impl Coordinator {
+    /// Leases ended without a word of the worker, which `died` or is only silent. What it had only prefetched is not
+    /// charged, nor what it lost because its pod was told to go.
+    pub(super) fn lose(&mut self, now: Now, seat: Seat, targets: &[Target], died: bool) {
+        let Some(worker) = self.workers.get(&seat) else { return };
+        let begun = if worker.leaving { BTreeSet::new() } else { self.begun(worker) };
+        let alone = self.ran_alone(&begun);
+        let cause = self.cause_of(worker);
+        let (id, node) = (worker.id.clone(), worker.node.clone());
+        let lost: Vec<ShardIndex> = targets.iter().filter_map(|target| shard(*target)).collect();
+        for &target in targets {
+            let blame = match shard(target) {
+                Some(index) if !begun.contains(&index) => Blame::None,
+                Some(_) if !died || cause.as_ref().is_some_and(Cause::acquits) => Blame::Moved,
+                index if index == alone => Blame::Alone,
+                _ => Blame::Suspect,
+            };
+            self.lost(now, seat, target, blame, cause.as_ref());
+        }
+        let shards: Vec<ShardIndex> = lost.into_iter().filter(|index| begun.contains(index)).collect();
+        if shards.is_empty() {
+            return;
+        }
+        match cause.map(|cause| cause.class) {
+            Some(FailureClass::Evicted | FailureClass::Preempted) => {}
+            Some(FailureClass::OutOfMemory) => self.nodes.charge(now.millis, &node, FAILURE),
+            Some(_) => self.nodes.charge(now.millis, &node, LOSS),
+            None => {
+                self.nodes.charge(now.millis, &node, LOSS);
+                self.losses.retain(|loss| now.millis < loss.at + REMEMBERED_MILLIS);
+                self.losses.push_back(Loss { worker: id, node, at: now.millis, shards, alone });
+                self.losses.truncate(REMEMBERED_MOST);
+            }
+        }
+    }
+
+    /// The shards that a worker has begun: those it holds longest, as many as it has slots.
+    fn begun(&self, worker: &Worker) -> BTreeSet<ShardIndex> {
+        let mut held: Vec<Target> = worker.held.iter().copied().collect();
+        held.sort_by_key(|target| self.lease_on(*target).map(|lease| lease.epoch.sequence));
+        held.into_iter().take(worker.slots as usize).filter_map(shard).collect()
+    }
+
+    /// The shard that must have been it: the only one that ran, or the only suspect among them.
+    fn ran_alone(&self, begun: &BTreeSet<ShardIndex>) -> Option<ShardIndex> {
+        let only = |mut some: Vec<ShardIndex>| if some.len() == 1 { some.pop() } else { None };
+        let suspect = |index: &ShardIndex| self.shards.history(*index).is_some_and(|history| history.suspect);
+        only(begun.iter().copied().collect()).or_else(|| only(begun.iter().copied().filter(suspect).collect()))
+    }
+
+    /// Why a worker is lost, if it is known already.
+    fn cause_of(&self, worker: &Worker) -> Option<Cause> {
+        let pod = self.pool.pod(&worker.id.pod_uid);
+        let disruption = pod.and_then(|pod| pod.disruption.as_ref()).map(Cause::of_disruption);
+        let ended =
+            pod.filter(|pod| pod.ends > worker.ends).and_then(|pod| pod.ended.as_ref()).map(Cause::of_termination);
+        disruption
+            .or_else(|| self.nodes.gone(&worker.node))
+            .or_else(|| ended.filter(|cause| cause.class != FailureClass::WorkerLost))
+    }
+
+    /// A lease ended with its worker, not by its own failure.
+    pub(super) fn lost(&mut self, now: Now, seat: Seat, target: Target, blame: Blame, cause: Option<&Cause>) {
+        let Target::Shard(index) = target else {
+            self.chore.lost(seat, target);
+            return;
+        };
+        let Some(leased) = self.shards.leased().get(&index).filter(|leased| leased.lease.seat == seat) else { return };
+        let (epoch, position, before) = (leased.lease.epoch, leased.lease.position, leased.history);
+        let out_of_memory = cause.is_some_and(|cause| cause.class == FailureClass::OutOfMemory);
+        let history = before.after_loss(blame, out_of_memory);
+        let verdict = match blame {
+            Blame::Alone if out_of_memory => self.job.retry.after_failure(index, history.failures, self.seed()),
+            _ => self.job.retry.after_loss(history.losses, history.kills),
+        };
+        self.end_attempt(now, index, epoch, history, verdict);
+        if blame == Blame::None {
+            return;
+        }
+        let from = history.checkpoint.map_or(0, |checkpoint| checkpoint.position);
+        let what = match verdict {
+            Retry::RetryAfter(_) => format!("it goes on from byte {from} on another worker"),
+            Retry::GiveUp => "too many workers were lost with it: it is given up".into(),
+        };
+        let message = format!("the worker was lost while the shard was at byte {position} or later; {what}");
+        self.announce(true, "ShardMoved", format!("shard {index}: {message}"));
+        // With a known cause the pod's own sample says it.
+        if cause.is_none() || verdict == Retry::GiveUp {
+            let reason = if verdict == Retry::GiveUp { "Poison" } else { LOST };
+            self.sample(now, Some(index), seat, &failure(FailureClass::WorkerLost, reason, message));
+        }
+    }
+
+    /// What pods say of their ends, compared with what they said before.
+    pub(super) fn learn_of_pods(&mut self, now: Now, before: &[Pod]) {
+        let pods: Vec<Pod> = self.pool.pods().cloned().collect();
+        for pod in pods {
+            let old = before.iter().find(|old| old.uid == pod.uid);
+            let node = pod.node.clone().unwrap_or_default();
+            if let Some(says) =
+                pod.disruption.as_ref().filter(|_| old.and_then(|old| old.disruption.as_ref()).is_none())
+            {
+                let cause = Cause::of_disruption(says);
+                self.put_right(now, &pod.uid, &cause);
+                self.announce(
+                    true,
+                    "WorkerDisrupted",
+                    format!("pod '{}': {}: {}", pod.name, cause.reason, cause.message),
+                );
+                self.sample_on(now, None, node.clone(), &failure(cause.class, &cause.reason, cause.message));
+            }
+            let ended = pod.ended.as_ref().filter(|_| old.is_some_and(|old| old.ends < pod.ends));
+            if let Some(says) = ended {
+                self.process_ended(now, &pod, &Cause::of_termination(says), &node);
+            }
+            let pulls = |pod: &Pod| pod.trouble.as_ref().is_some_and(|(reason, _)| causes::is_image_pull(reason));
+            if let Some((reason, message)) = pod.trouble.as_ref().filter(|_| pulls(&pod) && !old.is_some_and(pulls)) {
+                self.sample_on(now, None, node, &failure(FailureClass::ImagePull, reason, message.clone()));
+            }
+        }
+    }
+
+    fn process_ended(&mut self, now: Now, pod: &Pod, cause: &Cause, node: &str) {
+        // A process that is in session now began after the one that ended, or it would not be.
+        for worker in
+            self.workers.values_mut().filter(|worker| worker.id.pod_uid == pod.uid && worker.session.is_some())
+        {
+            worker.ends = pod.ends;
+        }
+        if cause.class == FailureClass::WorkerLost {
+            return;
+        }
+        let charged = self.put_right(now, &pod.uid, cause);
+        let message = match charged {
+            Some(index) => format!("shard {index}: {}", cause.message),
+            None => cause.message.clone(),
+        };
+        self.announce(true, "WorkerKilled", format!("pod '{}': {}: {message}", pod.name, cause.reason));
+        self.sample_on(now, charged, node.into(), &failure(cause.class, &cause.reason, message));
+    }
+
+    /// The cause of losses has become known. Returns the shard that is charged with it.
+    fn put_right(&mut self, now: Now, pod: &str, cause: &Cause) -> Option<ShardIndex> {
+        let (known, unknown) =
+            std::mem::take(&mut self.losses).into_iter().partition(|loss: &Loss| loss.worker.pod_uid == pod);
+        self.losses = unknown;
+        known.into_iter().filter_map(|loss: Loss| self.settle(now, &loss, cause)).last()
+    }
+
+    /// The very process that was taken for lost speaks again: nothing that it had begun has killed it.
+    pub(super) fn found_alive(&mut self, id: &WorkerId) {
+        let losses = std::mem::take(&mut self.losses).into_iter();
+        let (alive, lost): (Losses, Losses) = losses.partition(|loss| loss.worker == *id);
+        self.losses = lost;
+        for Loss { shards, alone, .. } in alive {
+            for index in shards {
+                self.unsample(FailureClass::WorkerLost, LOST);
+                self.shards.amend(index, |history| history.acquit(alone == Some(index)));
+            }
+            self.writer.touch();
+        }
+    }
+
+    /// Nodes are not what they were: the losses on those that are gone are theirs.
+    pub(super) fn acquit_by_nodes(&mut self, now: Now) {
+        let losses: Vec<Loss> = self.losses.drain(..).collect();
+        for loss in losses {
+            match self.nodes.gone(&loss.node) {
+                Some(cause) => {
+                    self.settle(now, &loss, &cause);
+                    let node = loss.node.clone();
+                    self.sample_on(now, None, node, &failure(cause.class, &cause.reason, cause.message));
+                }
+                None => self.losses.push_back(loss),
+            }
+        }
+    }
+
+    fn settle(&mut self, now: Now, loss: &Loss, cause: &Cause) -> Option<ShardIndex> {
+        let mut charged = None;
+        for &index in &loss.shards {
+            self.unsample(FailureClass::WorkerLost, LOST);
+            let alone = loss.alone == Some(index);
+            if cause.acquits() {
+                self.shards.amend(index, |history| history.acquit(alone));
+            } else if alone && cause.class == FailureClass::OutOfMemory {
+                charged = Some(index);
+                let Some(history) = self.shards.amend(index, History::charge_memory) else { continue };
+                let verdict = self.job.retry.after_failure(index, history.failures, self.seed());
+                self.delay_or_end(now, index, verdict);
+            }
+        }
+        self.writer.touch();
+        charged
+    }
+
+    /// What the shard should have been told when its attempt ended: that it is its last one, or to wait.
+    fn delay_or_end(&mut self, now: Now, index: ShardIndex, verdict: Retry) {
+        match verdict {
+            Retry::RetryAfter(millis) => self.shards.delay(index, now.millis + millis),
+            Retry::GiveUp => {
+                if let Some(lease) = self.shards.fail(index) {
+                    self.revoke(lease.seat, Revoked { target: Target::Shard(index), epoch: lease.epoch });
+                }
+                self.announce(true, "ShardFailed", format!("shard {index}: out of memory in its last attempt"));
+            }
+        }
+    }
+}
+
+/// The reason of a sample as long as nobody knows a better one.
+const LOST: &str = "WorkerLost";
+
+fn shard(target: Target) -> Option<ShardIndex> {
+    match target {
+        Target::Shard(index) => Some(index),
+        Target::Plan | Target::Sweep => None,
+    }
+}
+
+fn failure(class: FailureClass, reason: &str, message: String) -> Failure {
+    Failure { class, reason: reason.into(), message, ends_job: false, checkpoint_unusable: false }
+}
