@@ -20,6 +20,9 @@ pub const MAX_LOSSES: u32 = 20;
 /// A shard that was alone with so many workers when they died is given up: it kills workers (P16).
 pub const MAX_KILLS: u32 = 3;
 
+/// How long the cluster takes to say why a process ended: another kill is not counted before it could have been put right.
+const TELLING_MILLIS: u64 = 2000;
+
 /// What follows a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -62,6 +65,7 @@ impl RetryPolicy {
             return Verdict::GiveUp;
         }
         match losses {
+            _ if kills > 1 => Verdict::RetryAfter(TELLING_MILLIS),
             0 | 1 => Verdict::RetryAfter(0),
             MAX_LOSSES.. => Verdict::GiveUp,
             more => Verdict::RetryAfter((250 << (more - 2).min(7)).min(30_000)),
@@ -99,7 +103,8 @@ mod tests {
     fn a_lost_worker_costs_no_wait_at_first_and_is_bounded() {
         assert_eq!(POLICY.after_loss(1, 1), Verdict::RetryAfter(0));
         assert_eq!(POLICY.after_loss(2, 0), Verdict::RetryAfter(250));
-        assert_eq!(POLICY.after_loss(MAX_LOSSES - 1, 2), Verdict::RetryAfter(30_000));
+        assert_eq!(POLICY.after_loss(2, 2), Verdict::RetryAfter(2000));
+        assert_eq!(POLICY.after_loss(MAX_LOSSES - 1, 1), Verdict::RetryAfter(30_000));
         assert_eq!(POLICY.after_loss(MAX_LOSSES, 0), Verdict::GiveUp);
         assert_eq!(POLICY.after_loss(MAX_KILLS, MAX_KILLS), Verdict::GiveUp);
     }
