@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench deps crds images cluster-tool cluster-up cluster-down install uninstall lint unit sim chart e2e
+.PHONY: help demo test bench deps crds images cluster-tool cluster-up cluster-down install uninstall lint unit sim chart e2e soak
 
 NODES ?= 2
 SEEDS ?= 3000
@@ -87,6 +87,10 @@ chart: cluster-tool ## lint and render the charts
 
 e2e: install ## the promises, on the real cluster
 	@cargo test --locked --workspace --test promises
+
+soak: install ## the promises in their long form, and the simulator with 200,000 seeds
+	@HYPERFLOW_SOAK=1 cargo test --locked --workspace --test promises
+	@$(MAKE) --no-print-directory sim SEEDS=200000
 
 $(INPUT):
 	@.ci/deps linux-source-6.1 xz-utils

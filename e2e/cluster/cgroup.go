@@ -23,6 +23,7 @@ type cgroups struct {
 	v2      bool
 	roots   []string // one folder per v1 hierarchy, or the single v2 one
 	freezer string   // the hierarchy that lists and freezes processes
+	memory  string   // the hierarchy that limits memory
 	hybrid  string   // a v2 mount beside v1, where runc leaves empty folders
 }
 
@@ -50,13 +51,16 @@ func parseCgroups(mounts string) cgroups {
 		path, kind, options := fields[1], fields[2], strings.Split(fields[3], ",")
 		switch {
 		case kind == "cgroup2" && path == "/sys/fs/cgroup":
-			return cgroups{v2: true, roots: []string{path}, freezer: path}
+			return cgroups{v2: true, roots: []string{path}, freezer: path, memory: path}
 		case kind == "cgroup2" && strings.HasPrefix(path, "/sys/fs/cgroup/"):
 			groups.hybrid = path
 		case kind == "cgroup" && strings.HasPrefix(path, "/sys/fs/cgroup/"):
 			groups.roots = append(groups.roots, path)
 			if slices.Contains(options, "freezer") {
 				groups.freezer = path
+			}
+			if slices.Contains(options, "memory") {
+				groups.memory = path
 			}
 		}
 	}

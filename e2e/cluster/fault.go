@@ -16,6 +16,7 @@ func faults() []command {
 		{"fault kill", pod, "SIGKILL every process of a pod's containers", podFaultCommand("kill", killGroup)},
 		{"fault freeze", pod, "stop every process of a pod's containers where it is", podFaultCommand("freeze", freezeGroup)},
 		{"fault thaw", pod, "continue what freeze stopped", podFaultCommand("thaw", thawGroup)},
+		{"fault squeeze", pod, "take memory away until the kernel kills a process of it", podFaultCommand("squeeze", squeezeGroup)},
 		{"fault stop-node", node, "kill every process of a node and cut its cable, at once", nodeFaultCommand("stop-node", (*state).stopNode)},
 		{"fault start-node", node, "start a stopped node and wait until it is Ready", nodeFaultCommand("start-node", (*state).startNode)},
 		{"fault cut-link", node, "cut a node's cable; its processes run on", nodeFaultCommand("cut-link", (*state).cutLink)},

@@ -14,14 +14,16 @@ import (
 func TestParseCgroups(t *testing.T) {
 	hybrid := parseCgroups(`cgroup /sys/fs/cgroup/cpu cgroup rw,relatime,cpu 0 0
 cgroup /sys/fs/cgroup/freezer cgroup rw,relatime,freezer 0 0
+cgroup /sys/fs/cgroup/memory cgroup rw,relatime,memory 0 0
 cgroup2 /sys/fs/cgroup/unified cgroup2 rw,relatime 0 0
 cgroup /elsewhere/freezer cgroup rw,freezer 0 0
 `)
-	if hybrid.v2 || len(hybrid.roots) != 2 || hybrid.freezer != "/sys/fs/cgroup/freezer" || hybrid.hybrid == "" {
+	if hybrid.v2 || len(hybrid.roots) != 3 || hybrid.freezer != "/sys/fs/cgroup/freezer" || hybrid.hybrid == "" ||
+		hybrid.memory != "/sys/fs/cgroup/memory" {
 		t.Errorf("hybrid: %+v", hybrid)
 	}
 	unified := parseCgroups("cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid 0 0\n")
-	if !unified.v2 || unified.freezer != "/sys/fs/cgroup" || len(unified.roots) != 1 {
+	if !unified.v2 || unified.freezer != "/sys/fs/cgroup" || unified.memory != unified.freezer || len(unified.roots) != 1 {
 		t.Errorf("unified: %+v", unified)
 	}
 	if none := parseCgroups("proc /proc proc rw 0 0\n"); none.freezer != "" {

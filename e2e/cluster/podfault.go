@@ -42,6 +42,9 @@ func podFaultCommand(kind string, harm podFault) func(context.Context, []string)
 		if err != nil {
 			return err
 		}
+		if len(targets) == 0 {
+			return fmt.Errorf("%s %s/%s: no container runs, as far as the API server was told", kind, *namespace, *pod)
+		}
 		var touched []int
 		for _, group := range targets {
 			pids, err := harm(ctx, groups, group)

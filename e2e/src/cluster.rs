@@ -106,8 +106,8 @@ impl Place {
         Api::<PersistentVolume>::all(client.clone()).patch(&self.namespace, &apply, &Patch::Apply(volume)).await?;
         let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &self.namespace);
         // The controller that binds loses races against others that write the volume, and tries again 15 s later, or as
-        // soon as the claim changes.
-        for time in 0..120 {
+        // soon as the claim changes. After an outage of the API server it looks again after up to a minute.
+        for time in 0..360 {
             let claim = json!({
                 "apiVersion": "v1", "kind": "PersistentVolumeClaim",
                 "metadata": {"name": "data", "annotations": {"hyperflow.dev/asked": time.to_string()}},
@@ -122,7 +122,7 @@ impl Place {
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
-        Err("the volume was not bound in half a minute".into())
+        Err("the volume was not bound in a minute and a half".into())
     }
 
     /// A file or folder of the volume, as this machine sees it; `/data/…` in the workers.
@@ -140,6 +140,18 @@ impl Place {
         std::fs::write(&path, crate::oracle::noise(bytes, seed))?;
         std::os::unix::fs::chown(&path, Some(WORKER_USER), Some(WORKER_USER))?;
         Ok(path)
+    }
+
+    /// Empties the output folder, for another job.
+    ///
+    /// # Errors
+    /// When the volume cannot be written.
+    pub fn empty_output(&self) -> Result {
+        let output = self.path("out");
+        std::fs::remove_dir_all(&output)?;
+        std::fs::create_dir(&output)?;
+        std::os::unix::fs::chown(&output, Some(WORKER_USER), Some(WORKER_USER))?;
+        Ok(())
     }
 
     /// Applies a ShardJob.
@@ -172,6 +184,24 @@ impl Place {
         found.ok_or_else(|| format!("there is no worker pod with UID {uid}…").into())
     }
 
+    /// Deletes the namespace, as `kubectl delete namespace --wait=false` does.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn delete_namespace(&self) -> Result {
+        let namespaces = Api::<Namespace>::all(self.cluster.client.clone());
+        namespaces.delete(&self.namespace, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Whether the namespace is there, be it on its way out.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn exists(&self) -> Result<bool> {
+        Ok(Api::<Namespace>::all(self.cluster.client.clone()).get_opt(&self.namespace).await?.is_some())
+    }
+
     /// Removes everything the test made.
     ///
     /// # Errors
@@ -179,7 +209,9 @@ impl Place {
     pub async fn remove(self) -> Result {
         let client = &self.cluster.client;
         let now = DeleteParams::default();
-        Api::<Namespace>::all(client.clone()).delete(&self.namespace, &now).await?;
+        if self.exists().await? {
+            self.delete_namespace().await?;
+        }
         Api::<PersistentVolume>::all(client.clone()).delete(&self.namespace, &now).await?;
         std::fs::remove_dir_all(&self.folder)?;
         Ok(())

@@ -37,6 +37,14 @@ impl Cluster {
         self.fault("thaw", pod).await
     }
 
+    /// Takes memory away from the pod's containers until the kernel kills for want of it; the kubelet starts them again.
+    ///
+    /// # Errors
+    /// When nothing was killed.
+    pub async fn squeeze(&self, pod: &Pod) -> Result {
+        self.fault("squeeze", pod).await
+    }
+
     /// Deletes the pod as `kubectl delete pod` does.
     ///
     /// # Errors
@@ -53,17 +61,43 @@ impl Cluster {
     }
 
     async fn fault(&self, fault: &str, pod: &Pod) -> Result {
+        let namespace = pod.namespace().ok_or("a pod without namespace")?;
+        self.harm(&[fault, "--namespace", &namespace, "--pod", &pod.name_any()]).await
+    }
+
+    /// `cluster fault …`: harm, or its end.
+    ///
+    /// # Errors
+    /// When it did not happen.
+    pub async fn harm(&self, fault: &[&str]) -> Result {
         let tool =
             self.tool.as_ref().ok_or("processes can be reached only in the local cluster: unset CLUSTER=current")?;
-        let namespace = pod.namespace().ok_or("a pod without namespace")?;
-        let output = Command::new(tool)
-            .args(["fault", fault, "--namespace", &namespace, "--pod", &pod.name_any()])
-            .stdin(Stdio::null())
-            .output()
-            .await?;
+        let output = Command::new(tool).arg("fault").args(fault).stdin(Stdio::null()).output().await?;
         if output.status.success() {
             return Ok(());
         }
-        Err(format!("fault {fault} did not happen: {}", String::from_utf8_lossy(&output.stderr)).into())
+        Err(format!("fault {} did not happen: {}", fault.join(" "), String::from_utf8_lossy(&output.stderr)).into())
+    }
+}
+
+/// What a test does while something is broken, and then the repair, whatever came of it.
+///
+/// # Errors
+/// With the first of both, or with both.
+pub fn finally<T>(
+    act: impl Future<Output = Result<T>>,
+    repair: impl Future<Output = Result>,
+) -> impl Future<Output = Result<T>> {
+    // A whole test is large, and would be part of every future that it is in.
+    let (act, repair) = (Box::pin(act), Box::pin(repair));
+    async move {
+        match (act.await, repair.await) {
+            (Ok(value), Ok(())) => Ok(value),
+            (Err(error), Ok(())) => Err(error),
+            (Ok(_), Err(repair)) => Err(format!("what was broken could not be put right: {repair}").into()),
+            (Err(error), Err(repair)) => {
+                Err(format!("{error}\nwhat was broken could not be put right: {repair}").into())
+            }
+        }
     }
 }

@@ -29,6 +29,12 @@ pub struct Promise {
     pub body: Body,
 }
 
+/// Whether promises are tried in their long form, as `make soak` does: more kills, for longer.
+#[must_use]
+pub fn soak() -> bool {
+    std::env::var("HYPERFLOW_SOAK").is_ok_and(|value| !["", "0"].contains(&value.as_str()))
+}
+
 /// Runs those whose names contain one of the words given as arguments; how many were kept and broken.
 ///
 /// # Errors

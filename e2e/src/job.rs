@@ -8,7 +8,7 @@ use std::{
 use hyperflow_api::{ShardJob, ShardJobStatus, status::ShardCounts};
 use kube::{
     Api,
-    api::{Patch, PatchParams},
+    api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::Value;
 use tokio::{io::AsyncWriteExt, process::Command};
@@ -85,6 +85,23 @@ impl Job {
         Ok(())
     }
 
+    /// Deletes the object as `kubectl delete --wait=false` does.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn delete(&self) -> Result {
+        self.api.delete(&self.name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    /// Whether the object is there, be it on its way out.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn exists(&self) -> Result<bool> {
+        Ok(self.api.get_opt(&self.name).await?.is_some())
+    }
+
     /// Waits until the status says something; how long it took.
     ///
     /// # Errors
@@ -144,6 +161,13 @@ pub fn shards(status: &ShardJobStatus) -> ShardCounts {
     status.shards.clone().unwrap_or_default()
 }
 
+/// Whether status says that a shard has succeeded.
+#[must_use]
+pub fn is_done(status: &ShardJobStatus, index: u32) -> bool {
+    let done = shards(status).completed_indexes.parse::<hyperflow_core::ranges::RangeSet>();
+    done.is_ok_and(|done| done.contains(index))
+}
+
 /// A record of `status.recovery.attempts`, as the documentation of the format has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
@@ -151,6 +175,8 @@ pub struct Attempt {
     pub index: u32,
     /// First eight characters of the pod's UID.
     pub pod: String,
+    /// The node it is on.
+    pub node: String,
     /// Term and sequence of its epoch.
     pub epoch: String,
     /// Position of its newest checkpoint.
@@ -163,9 +189,9 @@ pub struct Attempt {
 /// When it is not of the documented form.
 pub fn attempts(status: &ShardJobStatus) -> Result<Vec<Attempt>> {
     let Some(notes) = &status.recovery else { return Ok(Vec::new()) };
-    let pod_of = |worker: &str| {
+    let place_of = |worker: &str| {
         let entry = notes.workers.split(',').find_map(|entry| entry.strip_prefix(&format!("{worker}=")));
-        entry.and_then(|entry| entry.split_once('@')).map(|(pod, _)| pod.to_owned())
+        entry.and_then(|entry| entry.split_once('@')).map(|(pod, node)| (pod.to_owned(), node.to_owned()))
     };
     let read = |record: &str| -> Result<Attempt> {
         let malformed = || Error::from(format!("attempt '{record}' is not of the documented form"));
@@ -173,12 +199,8 @@ pub fn attempts(status: &ShardJobStatus) -> Result<Vec<Attempt>> {
         let [index, worker, epoch, history @ ..] = &parts[..] else { return Err(malformed()) };
         let checkpoint = history.iter().find_map(|part| part.strip_prefix('c')?.split_once('@'));
         let position = checkpoint.and_then(|(_, rest)| rest.split_once(':')).map(|(position, _)| position.parse());
-        Ok(Attempt {
-            index: index.parse()?,
-            pod: pod_of(worker).ok_or_else(malformed)?,
-            epoch: (*epoch).into(),
-            checkpoint: position.transpose()?,
-        })
+        let (pod, node) = place_of(worker).ok_or_else(malformed)?;
+        Ok(Attempt { index: index.parse()?, pod, node, epoch: (*epoch).into(), checkpoint: position.transpose()? })
     };
     notes.attempts.split(',').filter(|record| !record.is_empty()).map(read).collect()
 }

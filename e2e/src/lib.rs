@@ -4,16 +4,22 @@
 //! | --- | --- |
 //! | `cluster.rs` | reach a cluster; a namespace and a shared volume for each test |
 //! | `job.rs` | apply a ShardJob, wait for what it says |
+//! | `diary.rs` | everything a job's status said while a test looked |
 //! | `fault.rs` | bounded faults, counted |
+//! | `control.rs` | operators, API server and etcd: what they count, and being without them |
+//! | `node.rs` | whole nodes: which one to break, cordon, drain, evict |
 //! | `oracle.rs` | the right answer, from the files themselves |
 //! | `harness.rs` | runs promises side by side, and some alone |
 //! | `diagnosis.rs` | what the cluster was doing when a promise broke |
 
 pub mod cluster;
+pub mod control;
 pub mod diagnosis;
+pub mod diary;
 pub mod fault;
 pub mod harness;
 pub mod job;
+pub mod node;
 pub mod oracle;
 
 /// A promise that was not kept, or a cluster that could not be asked.

@@ -74,6 +74,8 @@ pub struct Record {
     pub index: u32,
     /// Number of the attempt.
     pub attempt: u32,
+    /// Where it ran.
+    pub node: String,
     /// Bytes of the result.
     pub bytes: u64,
     /// CRC-32C of the result, in hex.
@@ -102,6 +104,18 @@ pub fn records(output: &Path) -> Result<Vec<Record>> {
     Ok(records)
 }
 
+/// The processes that recorded shards of the only job in an output folder, each as `{pod UID}-{nonce}`.
+///
+/// # Errors
+/// When there is not exactly one job, or its records cannot be read.
+pub fn recorders(output: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for file in fs::read_dir(job_folder(output)?.join("records"))? {
+        names.push(file?.file_name().to_string_lossy().trim_end_matches(".jsonl").to_owned());
+    }
+    Ok(names)
+}
+
 /// Our folder of the only job in an output folder.
 ///
 /// # Errors
@@ -118,6 +132,14 @@ pub fn job_folder(output: &Path) -> Result<PathBuf> {
         [folder] => Ok(folder.clone()),
         _ => Err(format!("expected the folder of one job, found {folders:?}").into()),
     }
+}
+
+/// How many shards of the only job in an output folder are committed.
+///
+/// # Errors
+/// When there is not exactly one job, or its folder cannot be read.
+pub fn commits(output: &Path) -> Result<usize> {
+    Ok(fs::read_dir(job_folder(output)?.join("pub"))?.count())
 }
 
 /// Everything that must hold of a copy that is complete: byte-identical, each shard published once by one commit, each

@@ -46,12 +46,14 @@ pub async fn connect() -> Result<Client, ConnectError> {
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// Whether it was done is unknown.
-    #[error("cannot {action} '{subject}': no answer within {}s", DEADLINE.as_secs())]
+    #[error("cannot {action} '{subject}': no answer within {seconds}s")]
     Deadline {
         /// What we were doing.
         action: &'static str,
         /// To what.
         subject: String,
+        /// How long was waited.
+        seconds: u64,
     },
     /// The API server's answer, or the connection's failure.
     #[error("cannot {action} '{subject}'")]
@@ -113,10 +115,23 @@ pub async fn call<T>(
     subject: &str,
     request: impl Future<Output = kube::Result<T>>,
 ) -> Result<T, CallError> {
-    match tokio::time::timeout(DEADLINE, request).await {
+    call_within(DEADLINE, action, subject, request).await
+}
+
+/// Makes a call, but waits no longer than `deadline`.
+///
+/// # Errors
+/// With what we were doing, and to what.
+pub async fn call_within<T>(
+    deadline: Duration,
+    action: &'static str,
+    subject: &str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, CallError> {
+    match tokio::time::timeout(deadline, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(source)) => Err(CallError::Api { action, subject: subject.into(), source: Box::new(source) }),
-        Err(_elapsed) => Err(CallError::Deadline { action, subject: subject.into() }),
+        Err(_elapsed) => Err(CallError::Deadline { action, subject: subject.into(), seconds: deadline.as_secs() }),
     }
 }
 

@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_failure_without_an_answer_is_told_from_a_bad_answer() {
-        let deadline = || CallError::Deadline { action: "create pod", subject: "a".into() };
+        let deadline = || CallError::Deadline { action: "create pod", subject: "a".into(), seconds: 5 };
         let answered = |code| {
             let source = Box::new(kube::Error::Api(Box::new(Status { code, ..Status::default() })));
             CallError::Api { action: "create pod", subject: "a".into(), source }

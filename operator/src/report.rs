@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, warn};
 
 use crate::{
-    client::{CallError, call},
+    client::{CallError, call, call_within},
     metrics::Metrics,
     telemetry::chain,
 };
@@ -20,6 +20,9 @@ use crate::{
 /// server is back, workers wait for what is acknowledged with the next write.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
+/// Longest wait for the answer to such a look. A question that the API server took before its store was gone may stay
+/// without one after the store is back: it is asked again soon.
+const LOOK: Duration = Duration::from_secs(2);
 /// The pause before the core hears of a refusal that a repetition would meet as well.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
@@ -120,7 +123,7 @@ impl Ledger {
             } else {
                 warn!(error = chain(&why), "looking whether the status was written");
             }
-            match call("get shardjob", name, self.api.get_opt(name)).await {
+            match call_within(LOOK, "get shardjob", name, self.api.get_opt(name)).await {
                 Ok(live) => return live.filter(|live| live.uid() == self.job.uid()),
                 Err(error) => why = error,
             }

@@ -47,8 +47,7 @@ async fn missing_file_may_be_corrected(place: &Place) -> Result {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     oracle::check_copy(&input, &out, 1)?;
-    fs::remove_dir_all(&out)?;
-    reset_output(place)
+    place.empty_output()
 }
 
 async fn existing_output_is_never_overwritten(place: &Place) -> Result {
@@ -61,8 +60,7 @@ async fn existing_output_is_never_overwritten(place: &Place) -> Result {
     ensure(fs::read_to_string(&theirs)? == "precious", || "it was overwritten".into())?;
     let parts = oracle::parts(&place.path("out"))?;
     ensure(parts == [theirs], || format!("half-made results stay: {parts:?}"))?;
-    fs::remove_dir_all(place.path("out"))?;
-    reset_output(place)
+    place.empty_output()
 }
 
 async fn empty_file_completes(place: &Place) -> Result {
@@ -71,8 +69,7 @@ async fn empty_file_completes(place: &Place) -> Result {
     let status = job.complete(LIMIT).await?;
     ensure(job::shards(&status).total == 0, || format!("{:?}", status.shards))?;
     ensure(oracle::parts(&place.path("out"))?.is_empty(), || "an empty file makes no parts".into())?;
-    fs::remove_dir_all(place.path("out"))?;
-    reset_output(place)
+    place.empty_output()
 }
 
 async fn shrinking_input_is_noticed(place: &Place) -> Result {
@@ -89,11 +86,4 @@ async fn shrinking_input_is_noticed(place: &Place) -> Result {
         ensure(size == 8 << 20, || format!("{} is half-made: {size} bytes", part.display()))?;
     }
     ensure(!oracle::job_folder(&output)?.join("stage").exists(), || "temporary files stay".into())
-}
-
-fn reset_output(place: &Place) -> Result {
-    let output = place.path("out");
-    fs::create_dir_all(&output)?;
-    std::os::unix::fs::chown(&output, Some(65_532), Some(65_532))?;
-    Ok(())
 }

@@ -2,14 +2,29 @@
 
 #![allow(clippy::print_stdout, reason = "a test program speaks to people")]
 
+mod cleans_up_when_deleted;
 mod copies_byte_identical;
 mod counts_numbers;
 mod fails_with_remedy;
+mod keeps_status_small;
 mod refuses_bad_input;
+mod survives_all_killed;
+mod survives_api_outage;
+mod survives_cut_link;
 mod survives_deleted_pod;
+mod survives_drain;
+mod survives_etcd_outage;
+mod survives_eviction_and_preemption;
 mod survives_frozen_worker;
 mod survives_killed_worker;
 mod survives_operator_kill;
+mod survives_out_of_memory;
+mod survives_restarted_container;
+mod survives_restored_etcd;
+mod survives_rollout;
+mod survives_stopped_node;
+mod suspends_and_resumes;
+mod two_leaders_publish_once;
 
 use std::process::ExitCode;
 
@@ -27,11 +42,27 @@ const PROMISES: &[Promise] = &[
     promise!(survives_frozen_worker, alone: false),
     promise!(survives_killed_worker, alone: false),
     promise!(survives_deleted_pod, alone: false),
+    promise!(survives_restarted_container, alone: false),
     promise!(copies_byte_identical, alone: false),
     promise!(refuses_bad_input, alone: false),
     promise!(fails_with_remedy, alone: false),
     promise!(counts_numbers, alone: false),
+    promise!(survives_out_of_memory, alone: false),
+    promise!(survives_eviction_and_preemption, alone: false),
     promise!(survives_operator_kill, alone: true),
+    promise!(two_leaders_publish_once, alone: true),
+    promise!(survives_rollout, alone: true),
+    promise!(survives_etcd_outage, alone: true),
+    promise!(survives_api_outage, alone: true),
+    promise!(survives_all_killed, alone: true),
+    promise!(keeps_status_small, alone: true),
+    promise!(suspends_and_resumes, alone: true),
+    promise!(cleans_up_when_deleted, alone: true),
+    promise!(survives_drain, alone: true),
+    promise!(survives_cut_link, alone: true),
+    promise!(survives_stopped_node, alone: true),
+    // Last: what the cluster knows goes back, of everything.
+    promise!(survives_restored_etcd, alone: true),
 ];
 
 #[tokio::main]

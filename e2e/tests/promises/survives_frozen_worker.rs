@@ -31,10 +31,9 @@ pub async fn keeps(place: &Place) -> Result {
 
     let moved = |status: &_| {
         let attempts = job::attempts(status).ok()?;
-        let done = &job::shards(status).completed_indexes;
         let left = |victim: &Attempt| {
             let elsewhere = |attempt: &Attempt| attempt.index == victim.index && attempt.pod != victim.pod;
-            attempts.iter().any(elsewhere) || contains(done, victim.index)
+            attempts.iter().any(elsewhere) || job::is_done(status, victim.index)
         };
         victims.iter().all(left).then_some(())
     };
@@ -48,8 +47,4 @@ pub async fn keeps(place: &Place) -> Result {
     job.complete(Duration::from_secs(120)).await?;
     oracle::check_copy(&input, &place.path("out"), 24)?;
     Ok(())
-}
-
-fn contains(ranges: &str, index: u32) -> bool {
-    ranges.parse::<hyperflow_core::ranges::RangeSet>().is_ok_and(|set| set.contains(index))
 }

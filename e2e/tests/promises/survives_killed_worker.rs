@@ -1,8 +1,9 @@
-//! A worker is killed in the middle of its shards: they run elsewhere within three seconds, from their checkpoints, and
-//! read again at most one checkpoint's worth.
+//! A worker is killed in the middle of its shards while others have room: they run elsewhere within three seconds, from
+//! their checkpoints, and read again at most one checkpoint's worth.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use hyperflow_api::ShardJobStatus;
 use hyperflow_e2e::{
     Result,
     cluster::Place,
@@ -12,18 +13,13 @@ use hyperflow_e2e::{
 };
 
 const MIB: u64 = 1 << 20;
+const SLOTS: u32 = 2;
 
 pub async fn keeps(place: &Place) -> Result {
-    let input = place.write_input("input", 48 * MIB as usize, 2)?;
-    // Four shards of 12 MiB at 2 MiB/s each way and worker: some 24 s for two slots, so that the kill lands half-way.
-    let job = place.apply(super::copy("killed", "12Mi", "4Mi", 3, 2)).await?;
-    let busy = |attempts: &[Attempt]| {
-        let far = attempts.iter().find(|attempt| attempt.checkpoint.is_some_and(|position| position >= 2 * MIB))?;
-        let pod = far.pod.clone();
-        Some(attempts.iter().filter(|attempt| attempt.pod == pod).cloned().collect::<Vec<_>>())
-    };
-    let find = |status: &_| job::attempts(status).ok().and_then(|attempts| busy(&attempts));
-    let (victims, _) = job.wait("a shard with two MiB in a checkpoint", Duration::from_secs(60), find).await?;
+    let input = place.write_input("input", 64 * MIB as usize, 2)?;
+    // Eight shards of 8 MiB on six slots, at 2 MiB/s each way and worker: the last two leave room elsewhere.
+    let job = place.apply(super::copy("killed", "8Mi", "4Mi", 3, SLOTS)).await?;
+    let (victims, _) = job.wait("a shard with two MiB in a checkpoint", Duration::from_secs(60), victims).await?;
 
     let victim = place.worker(&victims[0].pod).await?;
     place.cluster.kill(&victim).await?;
@@ -39,7 +35,7 @@ pub async fn keeps(place: &Place) -> Result {
     ensure(took <= Duration::from_secs(3), || format!("the shards ran elsewhere only after {took:?}"))?;
 
     job.complete(Duration::from_secs(120)).await?;
-    let records = oracle::check_copy(&input, &place.path("out"), 4)?;
+    let records = oracle::check_copy(&input, &place.path("out"), 8)?;
     for victim in &victims {
         let record = records.iter().find(|record| record.index == victim.index && record.attempt > 1);
         let record = record.ok_or("a shard without a record")?;
@@ -50,4 +46,18 @@ pub async fn keeps(place: &Place) -> Result {
     }
     let resumed = records.iter().any(|record| record.resumed_from >= 2 * MIB && record.attempt > 1);
     ensure(resumed, || format!("nothing was resumed: {records:?}"))
+}
+
+/// All that a worker holds which has got far, when each of its shards has another worker with room to go to: those that
+/// may have killed a worker run one to a worker.
+fn victims(status: &ShardJobStatus) -> Option<Vec<Attempt>> {
+    let attempts = job::attempts(status).ok()?;
+    let far = attempts.iter().find(|attempt| attempt.checkpoint.is_some_and(|position| position >= 2 * MIB))?;
+    let (held, elsewhere): (Vec<Attempt>, Vec<Attempt>) =
+        attempts.iter().cloned().partition(|attempt| attempt.pod == far.pod);
+    let mut busy: BTreeMap<String, u32> = BTreeMap::new();
+    elsewhere.into_iter().for_each(|attempt| *busy.entry(attempt.pod).or_default() += 1);
+    let full = busy.values().filter(|held| **held >= SLOTS).count();
+    let ready = usize::try_from(status.workers.as_ref()?.ready).ok()?;
+    (held.len() + full < ready).then_some(held)
 }

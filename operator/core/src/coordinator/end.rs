@@ -36,7 +36,7 @@ impl Coordinator {
         self.verdict = Some(Verdict::Failed { reason: reason.into(), message });
         self.end_leases(now);
         self.chore.sweep_by = Some(now.millis + SWEEP_MILLIS);
-        self.writer.touch_urgently();
+        self.writer.touch();
     }
 
     /// The object is being deleted: workers stop, one of them removes what is temporary, then the object may go (P24).
@@ -45,7 +45,7 @@ impl Coordinator {
             self.verdict = Some(Verdict::Deleted);
             self.end_leases(now);
             self.chore.sweep_by = Some(now.millis + REMOVAL_MILLIS);
-            self.writer.touch_urgently();
+            self.writer.touch();
         }
         if self.seen.abandoned {
             self.chore.sweep_by = Some(now.millis);
@@ -80,7 +80,7 @@ impl Coordinator {
             self.revoke_chore();
             self.say_end(&verdict, effects);
             self.conclusion = Some((verdict, now.unix));
-            self.writer.touch_urgently();
+            self.writer.touch();
             effects.push(Effect::LookAtPool);
         }
     }

@@ -64,7 +64,7 @@ impl Coordinator {
         };
         self.announce(false, "Planned", message);
         self.plan = Some((plan, now.unix));
-        self.writer.touch_urgently();
+        self.writer.touch();
     }
 
     /// The job is to rest. One whose end is decided is past that.

@@ -38,7 +38,6 @@ pub(super) struct Writer {
     in_flight: Option<InFlight>,
     last: Option<Box<ShardJobStatus>>,
     not_before: u64,
-    urgent: bool,
     revision: u64,
     reserved: ShardIndex,
     granted: u32,
@@ -55,7 +54,6 @@ impl Writer {
             in_flight: None,
             last: None,
             not_before: 0,
-            urgent: true,
             revision: 0,
             reserved,
             granted: 0,
@@ -67,12 +65,6 @@ impl Writer {
     /// Something changed that status shows.
     pub(super) fn touch(&mut self) {
         self.knowledge += 1;
-    }
-
-    /// Something changed that must not wait a second.
-    pub(super) fn touch_urgently(&mut self) {
-        self.touch();
-        self.urgent = true;
     }
 
     /// The raised term is in the API server: grants may go out.
@@ -93,10 +85,10 @@ impl Writer {
         self.granted = self.granted.saturating_add(1);
     }
 
-    /// Grants wait for a higher reservation: write at once.
+    /// Grants wait for a higher reservation: the next write raises it.
     pub(super) fn reserve_more(&mut self) {
-        if self.in_flight.is_none() && !self.urgent {
-            self.touch_urgently();
+        if self.in_flight.is_none() && self.stored == Some(self.knowledge) {
+            self.touch();
         }
     }
 
@@ -116,7 +108,7 @@ impl Coordinator {
     pub(super) fn store_status(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let writer = &self.writer;
         let clean = writer.stored == Some(writer.knowledge);
-        let patient = !(writer.urgent && writer.refusals == 0) && now.millis < writer.not_before;
+        let patient = now.millis < writer.not_before;
         if writer.in_flight.is_some() || clean || patient {
             return;
         }
@@ -126,7 +118,6 @@ impl Coordinator {
         let all = self.sessions.iter().filter(|_| self.early.is_empty());
         let acknowledge = all.filter_map(received).filter(|(_, number)| *number > 0).collect();
         self.writer.revision += 1;
-        self.writer.urgent = false;
         let revision = Revision(self.writer.revision);
         let write = InFlight {
             revision,
@@ -144,10 +135,10 @@ impl Coordinator {
         effects.push(Effect::StoreStatus { revision, status });
     }
 
-    /// How far ahead shards are reserved: four times what was granted since the last write, so that grants do not wait
-    /// for it.
+    /// How far ahead shards are reserved: eight times what was granted since the last write, so that a job that goes fast
+    /// soon waits for it no more.
     fn reservation(&self) -> ShardIndex {
-        let ahead = self.writer.granted.saturating_mul(4).max(RESERVE);
+        let ahead = self.writer.granted.saturating_mul(8).max(RESERVE);
         let through = self.shards.next().saturating_add(ahead).min(self.shards.total());
         through.max(self.writer.reserved)
     }
@@ -194,7 +185,6 @@ impl Coordinator {
             self.writer.refusals += 1;
             let wait = 100_u64 << self.writer.refusals.min(5);
             self.writer.not_before = now.millis + wait;
-            self.writer.urgent = false;
         }
     }
 }

@@ -1,0 +1,103 @@
+//! A hundred thousand shards: status stays small and is written at most once a second, as the API server itself counts it,
+//! and when the job is over nobody writes any more.
+
+use std::time::{Duration, Instant};
+
+use hyperflow_e2e::{Result, cluster::Place, control::Counts, ensure, harness, job};
+use serde_json::Value;
+
+const SHARDS: u32 = 100_000;
+const MOST_BYTES: usize = 16 * 1024;
+const MOST_BYTES_A_SECOND: f64 = 32.0 * 1024.0;
+/// Writes that need not wait until a second has passed: the take-over, the plan, and the end.
+const AT_ONCE: f64 = 3.0;
+/// How long an operator that has nothing to do is looked at.
+const IDLE: Duration = Duration::from_secs(15);
+
+pub async fn keeps(place: &Place) -> Result {
+    let shards = if harness::soak() { 10 * SHARDS - 1 } else { SHARDS };
+    let mut numbers = job::manifest("numbers")?;
+    numbers["spec"]["source"]["numbers"]["count"] = shards.into();
+    let many = written(place, numbers, shards).await?;
+    // Nothing is done so fast that a second says little: some twenty seconds with sixteen shards in each.
+    place.write_input("input", 40 << 20, 11)?;
+    let steady = written(place, super::copy("steady", "128Ki", "2Mi", 2, 2), 320).await?;
+
+    let start = Instant::now();
+    while !place.workers().await?.is_empty() {
+        ensure(start.elapsed() < Duration::from_secs(30), || "workers are there half a minute after the end".into())?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let before = place.cluster.api_server_counts().await?;
+    tokio::time::sleep(IDLE).await;
+    let idle = all_writes(&place.cluster.api_server_counts().await?) - all_writes(&before);
+    ensure(idle < 0.5, || format!("{idle} writes of ShardJobs in {IDLE:?} with nothing to do"))?;
+
+    ensure(steady.seconds > 10.0, || format!("too short to tell how often status is written: {steady:?}"))?;
+    for job in [&steady, &many] {
+        ensure(job.most < MOST_BYTES, || format!("a status of {} bytes", job.most))?;
+        let a_second = job.bytes / job.seconds;
+        ensure(job.bytes > 0.0 && a_second <= MOST_BYTES_A_SECOND, || {
+            format!("{a_second:.0} bytes a second: {job:?}")
+        })?;
+        let often = job.writes > job.seconds + AT_ONCE;
+        ensure(job.writes >= 2.0 && !often, || format!("status was written too often: {job:?}"))?;
+    }
+    Ok(())
+}
+
+/// What a job cost the API server.
+#[derive(Debug)]
+struct Written {
+    /// From before the job was applied to after it was seen to be complete.
+    seconds: f64,
+    /// Status writes.
+    writes: f64,
+    /// Bytes of all that was written.
+    bytes: f64,
+    /// Bytes of the largest status.
+    most: usize,
+}
+
+async fn written(place: &Place, manifest: Value, shards: u32) -> Result<Written> {
+    let (before, start) = (place.cluster.api_server_counts().await?, Instant::now());
+    let job = place.apply(manifest).await?;
+    let diary = place.diary(&job).await?;
+    let status = job.complete(Duration::from_secs(600)).await?;
+    let (after, seconds) = (place.cluster.api_server_counts().await?, start.elapsed().as_secs_f64());
+    let counts = job::shards(&status);
+    ensure(counts.completed_indexes == format!("0-{}", shards - 1), || format!("{counts:?}"))?;
+    let entries = diary.close().await?;
+    let most = entries.iter().map(|entry| entry.bytes).max().unwrap_or_default();
+    let written = Written {
+        seconds,
+        writes: status_writes(&after) - status_writes(&before),
+        bytes: bodies(&after) - bodies(&before),
+        most,
+    };
+    println!("     {shards} shards: {written:.1?}, {} versions were seen", entries.len());
+    Ok(written)
+}
+
+/// Status writes that the API server answered, whatever the answer.
+fn status_writes(counts: &Counts) -> f64 {
+    let writes = ["PUT", "PATCH", "APPLY"].map(|verb| format!("verb=\"{verb}\""));
+    let of = |verb: &String| {
+        counts.sum("apiserver_request_total", &["resource=\"shardjobs\"", "subresource=\"status\"", verb])
+    };
+    writes.iter().map(of).sum()
+}
+
+/// Bytes of all requests that write ShardJobs: the API server does not tell status apart here, and who applies a job
+/// writes once and little.
+fn bodies(counts: &Counts) -> f64 {
+    let writes = ["update", "patch", "create"].map(|verb| format!("verb=\"{verb}\""));
+    let of = |verb: &String| counts.sum("apiserver_request_body_size_bytes_sum", &["resource=\"shardjobs\"", verb]);
+    writes.iter().map(of).sum()
+}
+
+/// All that the API server was asked to change about ShardJobs, whatever the answer.
+fn all_writes(counts: &Counts) -> f64 {
+    let writes = ["PUT", "PATCH", "APPLY", "POST", "DELETE"].map(|verb| format!("verb=\"{verb}\""));
+    writes.iter().map(|verb| counts.sum("apiserver_request_total", &["resource=\"shardjobs\"", verb])).sum()
+}
