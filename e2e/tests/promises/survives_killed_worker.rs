@@ -57,7 +57,9 @@ fn victims(status: &ShardJobStatus) -> Option<Vec<Attempt>> {
         attempts.iter().cloned().partition(|attempt| attempt.pod == far.pod);
     let mut busy: BTreeMap<String, u32> = BTreeMap::new();
     elsewhere.into_iter().for_each(|attempt| *busy.entry(attempt.pod).or_default() += 1);
+    // Status is a second old: what is half done in it is not done when the worker is killed.
+    let half_done = held.iter().all(|attempt| attempt.checkpoint.unwrap_or(0) <= 4 * MIB);
     let full = busy.values().filter(|held| **held >= SLOTS).count();
     let ready = usize::try_from(status.workers.as_ref()?.ready).ok()?;
-    (held.len() + full < ready).then_some(held)
+    (half_done && held.len() + full < ready).then_some(held)
 }

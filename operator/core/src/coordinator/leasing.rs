@@ -130,7 +130,8 @@ impl Coordinator {
         }
         let (mut passed_over, mut why) = (BTreeSet::new(), None);
         loop {
-            let Rank { seat, .. } = self.least_loaded(now, &passed_over).map_err(|idle| why.unwrap_or(idle))?;
+            let rank = self.least_loaded(now, chore, &passed_over);
+            let Rank { seat, .. } = rank.map_err(|idle| why.unwrap_or(idle))?;
             let granted = match chore {
                 Some(target) => {
                     self.grant_chore(now, seat, target);
@@ -150,26 +151,29 @@ impl Coordinator {
         }
     }
 
-    /// A worker that may be given work, if it has room: heard, not about to go, and on a node that takes new leases.
+    /// A worker that may be given work, if it has room: present, and on a node that takes new leases.
     pub(super) fn takes_leases(&self, now: Now, worker: &Worker) -> bool {
-        // One that is silent for a lease would be given back at once what it has just lost.
+        self.is_present(now, worker) && self.nodes.unfit(&worker.node).is_none()
+    }
+
+    /// A worker that is heard and not about to go. One that is silent for a lease would be given back at once what it has
+    /// just lost.
+    fn is_present(&self, now: Now, worker: &Worker) -> bool {
         let heard = now.millis < worker.heard + self.limits.lease_millis;
-        worker.welcomed
-            && worker.session.is_some()
-            && heard
-            && !worker.leaving
-            && self.nodes.unfit(&worker.node).is_none()
+        worker.welcomed && worker.session.is_some() && heard && !worker.leaving
     }
 
     /// The worker to give work to, of those that take more.
-    fn least_loaded(&self, now: Now, passed_over: &BTreeSet<Seat>) -> Result<Rank, NotNow> {
+    fn least_loaded(&self, now: Now, chore: Option<Target>, passed_over: &BTreeSet<Seat>) -> Result<Rank, NotNow> {
+        // To clean up takes a moment, and whoever is left can do it.
+        let anywhere = chore == Some(Target::Sweep);
         let takers = || self.workers.values().filter(|worker| self.takes_leases(now, worker));
         let failing = self.nodes.failing(now.millis, takers().map(|worker| worker.node.as_str()));
         let rank = |(&seat, worker): (&Seat, &Worker)| {
             let held = u32::try_from(worker.held.len()).unwrap_or(u32::MAX);
+            let sound = self.takes_leases(now, worker) && !failing.contains(worker.node.as_str());
             let takes = held < worker.capacity
-                && self.takes_leases(now, worker)
-                && !failing.contains(worker.node.as_str())
+                && (sound || anywhere && self.is_present(now, worker))
                 && !passed_over.contains(&seat);
             let load = held.saturating_mul(1000) / worker.slots;
             takes.then(|| Rank { load, shard_millis: worker.shard_millis(now), seat })

@@ -253,6 +253,17 @@ fn a_deleted_job_is_swept_by_a_worker_and_then_let_go() {
 }
 
 #[test]
+fn whoever_is_left_sweeps_wherever_it_is() {
+    let mut desk = Desk::of(&publishing(), &["a"]);
+    desk.works(1, "a", 1, 2);
+    desk.handle(Event::NodesSeen(vec![Node { name: "node-1".into(), ready: true, cordoned: true, pressure: None }]));
+    desk.handle(Event::JobSeen(Box::new(Seen { deleting: true, ..publishing() })));
+    desk.handle(Event::Flush);
+    let granted: Vec<Grant> = desk.orders(1).into_iter().flat_map(|orders| orders.grants).collect();
+    assert_eq!(shards(&granted), [Target::Sweep]);
+}
+
+#[test]
 fn nobody_waits_for_a_sweep_that_cannot_come() {
     let deleted = Seen { deleting: true, ..publishing() };
     for (pods, abandoned, waits) in [(&["a"][..], false, true), (&[][..], false, false), (&["a"][..], true, false)] {
