@@ -4,13 +4,17 @@
 use std::time::{Duration, Instant};
 
 use hyperflow_e2e::{Result, cluster::Place, control::Counts, ensure, harness, job};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::ListParams};
 use serde_json::Value;
 
 const SHARDS: u32 = 100_000;
 const MOST_BYTES: usize = 16 * 1024;
 const MOST_BYTES_A_SECOND: f64 = 32.0 * 1024.0;
-/// The first write waits for none before it, and the job before this one may still say that its workers are gone.
+/// The first write waits for none before it, and looking itself takes a moment.
 const BESIDES: f64 = 2.0;
+/// Nobody writes if nobody has for so long.
+const QUIET: Duration = Duration::from_secs(3);
 /// How long an operator that has nothing to do is looked at.
 const IDLE: Duration = Duration::from_secs(15);
 
@@ -23,12 +27,7 @@ pub async fn keeps(place: &Place) -> Result {
     place.write_input("input", 40 << 20, 11)?;
     let steady = written(place, super::copy("steady", "128Ki", "2Mi", 2, 2), 320).await?;
 
-    let start = Instant::now();
-    while !place.workers().await?.is_empty() {
-        ensure(start.elapsed() < Duration::from_secs(30), || "workers are there half a minute after the end".into())?;
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    let before = place.cluster.api_server_counts().await?;
+    let before = quiet(place).await?;
     tokio::time::sleep(IDLE).await;
     let idle = all_writes(&place.cluster.api_server_counts().await?) - all_writes(&before);
     ensure(idle < 0.5, || format!("{idle} writes of ShardJobs in {IDLE:?} with nothing to do"))?;
@@ -60,7 +59,7 @@ struct Written {
 }
 
 async fn written(place: &Place, manifest: Value, shards: u32) -> Result<Written> {
-    let (before, start) = (place.cluster.api_server_counts().await?, Instant::now());
+    let (before, start) = (quiet(place).await?, Instant::now());
     let job = place.apply(manifest).await?;
     let diary = place.diary(&job).await?;
     let status = job.complete(Duration::from_secs(600)).await?;
@@ -75,8 +74,35 @@ async fn written(place: &Place, manifest: Value, shards: u32) -> Result<Written>
         bytes: bodies(&after) - bodies(&before),
         most,
     };
+    rest(place).await?;
     println!("     {shards} shards: {written:.1?}, {} versions were seen", entries.len());
     Ok(written)
+}
+
+/// Waits until the last worker is gone, those that are being deleted too: until then status may speak of them.
+async fn rest(place: &Place) -> Result {
+    let start = Instant::now();
+    let pods: Api<Pod> = Api::namespaced(place.cluster.client.clone(), &place.namespace);
+    while !pods.list(&ListParams::default()).await?.items.is_empty() {
+        ensure(start.elapsed() < Duration::from_secs(30), || "workers are there half a minute after the end".into())?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
+/// Waits until nobody writes any more: jobs of tests before this one may still say that their workers are gone.
+async fn quiet(place: &Place) -> Result<Counts> {
+    let start = Instant::now();
+    let mut before = place.cluster.api_server_counts().await?;
+    loop {
+        tokio::time::sleep(QUIET).await;
+        let now = place.cluster.api_server_counts().await?;
+        if all_writes(&now) - all_writes(&before) < 0.5 {
+            return Ok(now);
+        }
+        ensure(start.elapsed() < Duration::from_secs(60), || "ShardJobs are written with nothing to do".into())?;
+        before = now;
+    }
 }
 
 /// Status writes that the API server answered, whatever the answer.
