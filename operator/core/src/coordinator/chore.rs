@@ -56,11 +56,10 @@ impl Coordinator {
     /// Work that comes before or after all shards, if it is time for it.
     pub(super) fn next_chore(&self, now: Now) -> Result<Option<Target>, NotNow> {
         let (target, under_way) = match (&self.plan, &self.verdict) {
-            (_, Some(Verdict::Deleted)) if self.job.publishes() && !self.chore.swept => {
-                (Target::Sweep, NotNow::Deleting)
+            (_, Some(verdict)) if self.anything_to_sweep() => {
+                (Target::Sweep, if *verdict == Verdict::Deleted { NotNow::Deleting } else { NotNow::Sweeping })
             }
             (None, None) => (Target::Plan, NotNow::Planning),
-            (Some(_), Some(_)) if self.job.publishes() && !self.chore.swept => (Target::Sweep, NotNow::Sweeping),
             (Some(_), None) => return Ok(None),
             _ => return Err(NotNow::Finished),
         };

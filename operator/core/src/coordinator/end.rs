@@ -85,7 +85,8 @@ impl Coordinator {
         }
     }
 
-    fn anything_to_sweep(&self) -> bool {
+    /// Temporary files may be there, and nobody has removed them yet.
+    pub(super) fn anything_to_sweep(&self) -> bool {
         let begun = self.plan.is_some() || self.verdict == Some(Verdict::Deleted);
         begun && self.job.publishes() && !self.chore.swept
     }
