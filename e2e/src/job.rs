@@ -6,6 +6,7 @@ use std::{
 };
 
 use hyperflow_api::{ShardJob, ShardJobStatus, status::ShardCounts};
+use hyperflow_core::invariants;
 use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams},
@@ -133,7 +134,9 @@ impl Job {
     /// When it fails, or takes longer than `limit`.
     pub async fn complete(&self, limit: Duration) -> Result<ShardJobStatus> {
         let complete = |status: &ShardJobStatus| has(status, "Complete").then(|| status.clone());
-        Ok(self.wait("Complete", limit, complete).await?.0)
+        let status = self.wait("Complete", limit, complete).await?.0;
+        invariants::the_end_is_explained(&status)?;
+        Ok(status)
     }
 
     /// Waits until the job is Failed; reason and message.
@@ -143,9 +146,11 @@ impl Job {
     pub async fn failed(&self, limit: Duration) -> Result<(String, String)> {
         let failed = |status: &ShardJobStatus| {
             let failed = status.conditions.iter().find(|condition| condition.type_ == "Failed")?;
-            (failed.status == "True").then(|| (failed.reason.clone(), failed.message.clone()))
+            (failed.status == "True").then(|| (status.clone(), failed.reason.clone(), failed.message.clone()))
         };
-        Ok(self.wait("Failed", limit, failed).await?.0)
+        let (status, reason, message) = self.wait("Failed", limit, failed).await?.0;
+        invariants::the_end_is_explained(&status)?;
+        Ok((reason, message))
     }
 }
 

@@ -1,7 +1,6 @@
 //! The right answer, computed from the files themselves.
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::Read,
     os::unix::fs::MetadataExt,
@@ -9,6 +8,7 @@ use std::{
 };
 
 use crc_fast::{CrcAlgorithm, Digest};
+use hyperflow_core::{invariants, ranges::RangeSet};
 use serde::Deserialize;
 
 use crate::{Result, ensure};
@@ -159,15 +159,19 @@ pub fn check_copy(input: &Path, output: &Path, shards: u32) -> Result<Vec<Record
         ensure(same, || format!("{} is not what was committed as {}", part.display(), commit.display()))?;
     }
     let records = records(output)?;
-    // One winner at most. None, when it died between its commit and its record: who found the commit recorded it.
-    let mut winners: BTreeMap<u32, u32> = BTreeMap::new();
+    let all = RangeSet::of(0..shards);
+    let commits = folder.join("pub");
+    invariants::status_never_leads(&all, |index| commits.join(index.to_string()).is_file())?;
+    // There may be no winner: one that died between its commit and its record. Who found the commit recorded it.
+    invariants::one_winner_each(records.iter().map(|record| (record.index, record.found)))?;
+    invariants::results_are_recorded(&all, |index| records.iter().any(|record| record.index == index))?;
+    let mut results = Vec::new();
     for record in &records {
-        *winners.entry(record.index).or_default() += u32::from(!record.found);
+        let found = checksum(&[commits.join(record.index.to_string())])?;
+        results.push((record.index, Some(found), (u64::from_str_radix(&record.crc32c, 16)?, record.bytes)));
     }
-    let once = winners.len() == shards as usize && winners.values().all(|times| *times <= 1);
-    ensure(once, || format!("every shard must be recorded, and as published by one attempt: {winners:?}"))?;
-    for temporary in ["stage", "ckpt"] {
-        ensure(!folder.join(temporary).exists(), || format!("'{temporary}' was left behind"))?;
-    }
+    invariants::outputs_are_right(results)?;
+    let left: Vec<&str> = ["stage", "ckpt"].into_iter().filter(|name| folder.join(name).exists()).collect();
+    invariants::nothing_temporary_is_left(&left)?;
     Ok(records)
 }

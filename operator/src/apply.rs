@@ -1,7 +1,7 @@
 //! Makes the pool what the core wants it to be. Writes pods and the ConfigMap beside them, nothing else.
 
 use hyperflow_api::ids::JobUid;
-use hyperflow_core::coordinator::WantedPods;
+use hyperflow_core::coordinator::{self, WantedPods};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
     Api, Client, ResourceExt,
@@ -96,6 +96,18 @@ pub async fn apply(
         }
     }
     Ok(None)
+}
+
+/// Deletes these pods.
+///
+/// # Errors
+/// With the first call that failed in a way that may pass.
+pub async fn clear(client: &Client, namespace: &str, pool: &[coordinator::Pod]) -> Result<(), ApplyError> {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    for pod in pool {
+        remove(&pods, &pod.name, pod.uid.clone()).await.map_err(ApplyError::Delete)?;
+    }
+    Ok(())
 }
 
 async fn publish_authority(client: &Client, namespace: &str, map: &ConfigMap) -> Result<(), CallError> {

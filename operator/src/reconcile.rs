@@ -106,6 +106,8 @@ pub async fn reconcile(job: &ShardJob, context: &Context) -> Result<Action, Reco
         Opening::Open(desk) => desk,
         Opening::Refused(job, status) if job.metadata.deletion_timestamp.is_none() => {
             report::refuse(client, &job, *status).await.map_err(ReconcileError::Refuse)?;
+            // Whoever worked by an earlier spec stops.
+            apply::clear(client, &seen.namespace, &pods).await?;
             return Ok(Action::await_change());
         }
         Opening::Later(pause) => return Ok(Action::requeue(pause)),

@@ -6,6 +6,7 @@ use hyperflow_api::{
     ShardJob, ShardJobStatus,
     ids::{JobUid, Takeover},
 };
+use hyperflow_core::ledger;
 use kube::{Api, Client, ResourceExt, api::PostParams};
 use tokio::sync::watch;
 use tracing::{debug, error, warn};
@@ -91,15 +92,14 @@ impl Ledger {
             let conflict = error.is_conflict();
             // Somebody else wrote, or nobody knows whether we did: look before anything is repeated (P13).
             let Some(live) = self.look(&name, error).await else { return Outcome::Gone };
-            match self.compare(&live) {
-                Found::Ours => return self.stored(&live),
-                Found::Another => return Outcome::Superseded,
-                Found::Older => self.rebase(&live),
-            }
-            // After a conflict the same goes on top of what is there. After a failure the core, which paces writes, says
-            // when there is another.
-            if !conflict {
-                return Outcome::Refused;
+            match ledger::next(self.compare(&live), conflict) {
+                ledger::Next::Stored => return self.stored(&live),
+                ledger::Next::Superseded => return Outcome::Superseded,
+                ledger::Next::Refused => {
+                    self.rebase(&live);
+                    return Outcome::Refused;
+                }
+                ledger::Next::WriteAgain => self.rebase(&live),
             }
         }
     }
@@ -132,8 +132,11 @@ impl Ledger {
         }
     }
 
-    fn compare(&self, live: &ShardJob) -> Found {
-        compare(live, &self.job, self.takeover, self.taking_over)
+    fn compare(&self, live: &ShardJob) -> ledger::Found {
+        let Some(status) = &self.job.status else { return ledger::Found::Another };
+        let written = ledger::Written { status, takeover: self.takeover, raises_term: self.taking_over };
+        let untouched = live.resource_version() == self.job.resource_version();
+        ledger::compare(live.status.as_ref(), written, untouched)
     }
 
     fn count(&self) {
@@ -141,44 +144,6 @@ impl Ledger {
         let bytes = serde_json::to_vec(&self.job.status).map_or(0, |bytes| bytes.len());
         self.metrics.status_bytes.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
-}
-
-/// What stands in the API server, compared with what we wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
-    Ours,
-    Older,
-    Another,
-}
-
-fn compare(live: &ShardJob, written: &ShardJob, takeover: Takeover, taking_over: bool) -> Found {
-    let ours = taken_over_by(live) == Some(takeover);
-    if ours && same(live.status.as_ref(), written.status.as_ref()) {
-        Found::Ours
-    } else if ours {
-        Found::Older
-    } else if taking_over && live.resource_version() == written.resource_version() {
-        // Nothing has happened since the coordinator was made.
-        Found::Older
-    } else {
-        Found::Another
-    }
-}
-
-/// Equal as the API server keeps them, which is without fractions of a second.
-fn same(a: Option<&ShardJobStatus>, b: Option<&ShardJobStatus>) -> bool {
-    match (serde_json::to_value(a), serde_json::to_value(b)) {
-        (Ok(a), Ok(b)) => a == b,
-        // What cannot be compared is not known to be stored.
-        _ => false,
-    }
-}
-
-fn taken_over_by(job: &ShardJob) -> Option<Takeover> {
-    let recovery = job.status.as_ref()?.recovery.as_ref()?;
-    let term = u64::try_from(recovery.term).ok()?;
-    let random = u64::from_str_radix(&recovery.takeover, 16).ok()?;
-    Some(Takeover { term, random })
 }
 
 /// Stores the status of a job that is not sound, on top of what was seen.
@@ -204,49 +169,4 @@ pub async fn fresh(client: &Client, namespace: &str, name: &str, uid: &JobUid) -
     let api: Api<ShardJob> = Api::namespaced(client.clone(), namespace);
     let live = call("get shardjob", name, api.get_opt(name)).await?;
     Ok(live.filter(|live| live.uid().as_deref() == Some(&uid.0)))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    const US: Takeover = Takeover { term: 3, random: 0xab };
-
-    fn job(version: &str, term: i64, takeover: &str, progress: &str) -> ShardJob {
-        serde_json::from_value(json!({
-            "apiVersion": "hyperflow.dev/v1alpha1", "kind": "ShardJob",
-            "metadata": {"name": "a", "namespace": "b", "uid": "u", "resourceVersion": version},
-            "spec": {"source": {"numbers": {"count": 1}}, "task": {"noop": {}}},
-            "status": {
-                "display": {"status": "Running", "progress": progress},
-                "recovery": {"term": term, "takeover": takeover}
-            }
-        }))
-        .unwrap()
-    }
-
-    fn compared(live: &ShardJob, taking_over: bool) -> Found {
-        compare(live, &job("7", 3, "00000000000000ab", "2/3"), US, taking_over)
-    }
-
-    #[test]
-    fn a_write_without_an_answer_is_found_by_reading_back() {
-        assert_eq!(compared(&job("8", 3, "00000000000000ab", "2/3"), true), Found::Ours);
-        assert_eq!(compared(&job("8", 3, "00000000000000ab", "2/3"), false), Found::Ours);
-        assert_eq!(compared(&job("8", 3, "00000000000000ab", "1/3"), false), Found::Older);
-    }
-
-    #[test]
-    fn another_take_over_ends_ours_even_under_our_own_term() {
-        assert_eq!(compared(&job("8", 4, "00000000000000ab", "2/3"), false), Found::Another);
-        assert_eq!(compared(&job("8", 3, "00000000000000cd", "2/3"), false), Found::Another);
-    }
-
-    #[test]
-    fn a_term_is_raised_only_on_the_object_it_was_decided_from() {
-        assert_eq!(compared(&job("7", 2, "00000000000000cd", "1/3"), true), Found::Older);
-        assert_eq!(compared(&job("8", 2, "00000000000000cd", "1/3"), true), Found::Another);
-    }
 }

@@ -44,12 +44,6 @@ pub enum Unusable {
         #[source]
         source: ManifestError,
     },
-    /// The operator knows another position.
-    #[error("checkpoint {number} is at another position or of another number than the lease says")]
-    Differs {
-        /// The one wanted.
-        number: u64,
-    },
     /// Output that it counts is gone.
     #[error("segments of checkpoint {number} are missing or too short")]
     Segments {
@@ -58,8 +52,14 @@ pub enum Unusable {
     },
 }
 
-/// Finds and verifies the checkpoint of a lease.
-pub fn find(work: &Work, root: &Path, wanted: Checkpoint, origin: Origin<'_>) -> Result<Manifest, Unusable> {
+/// Finds and verifies the checkpoint of a lease on a shard of `length` bytes.
+pub fn find(
+    work: &Work,
+    root: &Path,
+    wanted: Checkpoint,
+    origin: Origin<'_>,
+    length: u64,
+) -> Result<Manifest, Unusable> {
     let folder = root.join(work.layout.checkpoint_folder(origin.index));
     let number = wanted.number;
     let unreadable = |source| Unusable::Read { folder: folder.display().to_string(), source };
@@ -74,17 +74,14 @@ pub fn find(work: &Work, root: &Path, wanted: Checkpoint, origin: Origin<'_>) ->
     let Some(path) = found else { return Err(Unusable::Missing { number, folder: folder.display().to_string() }) };
     let bytes = fs::read(path).map_err(unreadable)?;
     let manifest =
-        Manifest::decode(&bytes, wanted.digest, origin).map_err(|source| Unusable::Manifest { number, source })?;
-    if (manifest.number, manifest.position) != (number, wanted.position) {
-        return Err(Unusable::Differs { number });
-    }
+        Manifest::resume(&bytes, wanted, origin, length).map_err(|source| Unusable::Manifest { number, source })?;
     if !segments::all_there(&root.join(work.layout.stage_folder(origin.index)), &manifest.segments) {
         return Err(Unusable::Segments { number });
     }
     Ok(manifest)
 }
 
-/// Stores a manifest. Everything it names is durable already.
+/// Writes a manifest, its content durable. Everything it names is durable already; its own name is not yet.
 pub fn write(work: &Work, root: &Path, attempt: &Attempt, manifest: &Manifest) -> Result<Checkpoint, Fault> {
     let folder = root.join(work.layout.checkpoint_folder(manifest.index));
     if store::make_folder(&folder)? == store::Created::Us {
@@ -94,9 +91,12 @@ pub fn write(work: &Work, root: &Path, attempt: &Attempt, manifest: &Manifest) -
     let digest = digest(&bytes);
     let path = folder.join(Layout::checkpoint(manifest.number, attempt.grant().epoch, &work.worker, digest));
     store::write_new(&path, &bytes)?;
-    store::sync_folder(&folder)?;
-    work.metrics.checkpoints.inc();
     Ok(Checkpoint { number: manifest.number, position: manifest.position, digest })
+}
+
+/// Makes the names of a shard's manifests durable.
+pub fn sync_names(work: &Work, root: &Path, index: ShardIndex) -> Result<(), Fault> {
+    store::sync_folder(&root.join(work.layout.checkpoint_folder(index)))
 }
 
 /// Removes what a committed shard no longer needs (P21): its segments and checkpoints.

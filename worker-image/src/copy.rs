@@ -7,13 +7,14 @@ use std::{
 
 use hyperflow_api::{
     ids::ShardIndex,
-    message::{FailureClass, Published},
+    message::{Checkpoint, FailureClass, Published},
 };
 use hyperflow_core::{
-    checkpoint::{Manifest, Origin, Segment},
+    checkpoint::{Manifest, Origin, Saving, Segment},
     job::Task,
     layout::Layout,
     plan::Piece,
+    publish::{Answer, Content, PublishError, Step},
 };
 
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     fault::{self, Fault},
     input::Input,
     logs,
-    publish::Publisher,
+    publish::{self, Publisher},
     records::{self, Record},
     segments::{self, Writer},
     store,
@@ -48,18 +49,74 @@ pub fn run(work: &Work, attempt: &Attempt, index: ShardIndex) -> Result<Publishe
     })?;
     let publisher = Publisher { work, attempt, output, root, index, length: piece.length };
     let origin = Origin { job: &work.brief.uid, plan: &digest, program: Task::Copy.program(), index };
-    let mut figures = Figures::default();
-    // One look is cheaper than to know when it is needed: after a probe (P18), a retry, a zombie's late commit.
-    let published = match publisher.found()? {
-        Some(found) => found,
-        None => match copy(&publisher, origin, &piece, &mut figures) {
-            // The sweeper removes staging of committed shards: whoever still worked on one finds the commit.
-            Err(gone) if gone.vanished() => publisher.found()?.ok_or(gone)?,
-            done => done?,
-        },
-    };
-    work.records.append(&records::path(root, work), &record(work, attempt, index, published, &figures))?;
-    Ok(published)
+    let mut shard = Shard { publisher, origin, piece, copy: None, figures: Figures::default() };
+    let done = shard.publish();
+    if matches!(done, Err(Fault::Stopped)) && attempt.wants_checkpoint() {
+        shard.leave_checkpoint();
+    }
+    done
+}
+
+/// One shard, from its input to its published result.
+struct Shard<'a> {
+    publisher: Publisher<'a>,
+    origin: Origin<'a>,
+    piece: Piece<'a>,
+    copy: Option<Copy<'a>>,
+    figures: Figures,
+}
+
+impl<'a> Shard<'a> {
+    fn publish(&mut self) -> Result<Published, Fault> {
+        let mut step = Step::Look;
+        let mut gone = None;
+        loop {
+            if let Step::Report(published) = step {
+                return Ok(published);
+            }
+            let answer = match self.carry_out(step) {
+                Err(fault) if fault.vanished() && matches!(step, Step::Produce | Step::Sync(_) | Step::Commit(_)) => {
+                    gone = Some(fault);
+                    Answer::Gone
+                }
+                answer => answer?,
+            };
+            step = step.next(answer).map_err(|error| match gone.take() {
+                Some(fault) if error == PublishError::StagingGone => fault,
+                _ => publish::out_of_order(error.to_string()),
+            })?;
+        }
+    }
+
+    fn carry_out(&mut self, step: Step) -> Result<Answer, Fault> {
+        match step {
+            Step::Produce => self.produce().map(Answer::Staged),
+            Step::Record(published) => {
+                let Publisher { work, attempt, root, index, .. } = self.publisher;
+                let record = record(work, attempt, index, published, &self.figures);
+                work.records.append(&records::path(root, work), &record).map(|()| Answer::Done)
+            }
+            step => self.publisher.carry_out(step, self.copy.as_ref().map(Copy::staged)),
+        }
+    }
+
+    fn produce(&mut self) -> Result<Content, Fault> {
+        let input = Input::open(self.publisher.work, self.piece.file)?;
+        let copy = Copy::begin(&self.publisher, self.origin, &mut self.figures)?;
+        let copy = self.copy.insert(copy);
+        copy.read(&input, &self.piece, &mut self.figures)?;
+        input.unchanged()?;
+        copy.assemble()?;
+        let segment = copy.staged().segment();
+        Ok(Content { bytes: segment.length, crc32c: segment.crc32c })
+    }
+
+    /// The worker leaves: what was done so far is kept for the next attempt.
+    fn leave_checkpoint(&mut self) {
+        if let Some(Err(error)) = self.copy.as_mut().map(Copy::checkpoint) {
+            tracing::warn!(error = logs::causes(&error), "left without a last checkpoint");
+        }
+    }
 }
 
 fn record(work: &Work, attempt: &Attempt, index: ShardIndex, published: Published, figures: &Figures) -> Record {
@@ -80,19 +137,6 @@ fn record(work: &Work, attempt: &Attempt, index: ShardIndex, published: Publishe
     }
 }
 
-fn copy(to: &Publisher<'_>, origin: Origin<'_>, piece: &Piece<'_>, figures: &mut Figures) -> Result<Published, Fault> {
-    let input = Input::open(to.work, piece.file)?;
-    let mut copy = Copy::begin(to, origin, figures)?;
-    let read = copy.read(&input, piece, figures);
-    let done = read.and_then(|()| input.unchanged()).and_then(|()| copy.publish(to));
-    if matches!(done, Err(Fault::Stopped)) && to.attempt.wants_checkpoint() {
-        copy.checkpoint().unwrap_or_else(|error| {
-            tracing::warn!(error = logs::causes(&error), "left without a last checkpoint");
-        });
-    }
-    done
-}
-
 /// A copy under way.
 struct Copy<'a> {
     work: &'a Work,
@@ -103,6 +147,8 @@ struct Copy<'a> {
     /// Output of earlier attempts that counts.
     older: Vec<Segment>,
     own: Writer,
+    /// All segments in one file, once there is more than one.
+    whole: Option<Writer>,
     /// Bytes in all segments: how far in the shard's input.
     position: u64,
     /// Number of the last checkpoint of the shard.
@@ -133,6 +179,7 @@ impl<'a> Copy<'a> {
             folder,
             older,
             own,
+            whole: None,
             position,
             number: resume.map_or(0, |checkpoint| checkpoint.number),
             counted: 0,
@@ -165,24 +212,45 @@ impl<'a> Copy<'a> {
         Ok(())
     }
 
-    /// Output first, then its names, then the manifest, then the report (P20).
+    /// Does the steps that the core says, in its order (P20).
     fn checkpoint(&mut self) -> Result<(), Fault> {
         if self.own.length() == self.counted {
             return Ok(());
         }
-        self.own.sync()?;
+        let manifest = Manifest::new(self.origin, self.number + 1, self.position, self.segments());
+        let mut written = None;
+        let mut step = Some(Saving::FIRST);
+        while let Some(saving) = step {
+            match saving {
+                Saving::SyncOutput => self.own.sync()?,
+                Saving::SyncNames => self.sync_names()?,
+                Saving::Write => written = Some(checkpoints::write(self.work, self.root, self.attempt, &manifest)?),
+                Saving::SyncName => checkpoints::sync_names(self.work, self.root, manifest.index)?,
+                Saving::Report => self.checkpointed(written),
+            }
+            step = saving.next();
+        }
+        Ok(())
+    }
+
+    /// Segments get their names once.
+    fn sync_names(&mut self) -> Result<(), Fault> {
         if !self.named {
             store::sync_folder(&self.folder)?;
             store::sync_folder(store::parent(&self.folder))?;
             self.named = true;
         }
-        let manifest = Manifest::new(self.origin, self.number + 1, self.position, self.segments());
-        let checkpoint = checkpoints::write(self.work, self.root, self.attempt, &manifest)?;
-        self.number = checkpoint.number;
-        self.counted = self.own.length();
-        self.since = Instant::now();
-        self.attempt.checkpointed(checkpoint);
         Ok(())
+    }
+
+    fn checkpointed(&mut self, written: Option<Checkpoint>) {
+        if let Some(checkpoint) = written {
+            self.number = checkpoint.number;
+            self.counted = self.own.length();
+            self.since = Instant::now();
+            self.work.metrics.checkpoints.inc();
+            self.attempt.checkpointed(checkpoint);
+        }
     }
 
     fn segments(&self) -> Vec<Segment> {
@@ -190,34 +258,27 @@ impl<'a> Copy<'a> {
         self.older.iter().cloned().chain(own).collect()
     }
 
-    fn publish(&mut self, to: &Publisher<'_>) -> Result<Published, Fault> {
+    /// Older segments may still be written to by a frozen attempt, so what is published is a file of our own.
+    fn assemble(&mut self) -> Result<(), Fault> {
         if self.older.is_empty() {
-            self.own.sync()?;
-            self.attempt.go_on()?;
-            return to.commit(&self.own);
+            return Ok(());
         }
-        // Older segments may still be written to by a frozen attempt, so what is published is a file of our own.
         let name = Layout::private(segments::ASSEMBLED, self.attempt.grant().epoch, &self.work.worker);
         let mut whole = Writer::create(&self.folder, name)?;
         let all = self.segments();
         segments::assemble(self.work, self.attempt, &self.folder, &all, &mut whole, &mut self.buffer)?;
-        whole.sync()?;
-        self.attempt.go_on()?;
-        to.commit(&whole)
+        self.whole = Some(whole);
+        Ok(())
+    }
+
+    /// The file that holds the whole output.
+    fn staged(&self) -> &Writer {
+        self.whole.as_ref().unwrap_or(&self.own)
     }
 }
 
-fn resume_from(to: &Publisher<'_>, origin: Origin<'_>, wanted: hyperflow_api::message::Checkpoint) -> Option<Manifest> {
-    let found = checkpoints::find(to.work, to.root, wanted, origin);
-    let usable = found.and_then(|manifest| {
-        // A manifest beyond the end of the shard is of another cut.
-        if manifest.position <= to.length {
-            Ok(manifest)
-        } else {
-            Err(checkpoints::Unusable::Differs { number: wanted.number })
-        }
-    });
-    usable
+fn resume_from(to: &Publisher<'_>, origin: Origin<'_>, wanted: Checkpoint) -> Option<Manifest> {
+    checkpoints::find(to.work, to.root, wanted, origin, to.length)
         .inspect_err(|error| {
             tracing::warn!(error = logs::causes(error), "the checkpoint is not used: the shard starts from zero");
         })

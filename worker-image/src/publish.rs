@@ -1,16 +1,16 @@
-//! Making a shard's result visible, exactly once (P5, P6).
+//! Making a shard's result visible, exactly once (P5, P6): the core says which step comes next, this does it.
 
 use std::{
     fs::File,
-    io::{ErrorKind, Read},
+    io::Read,
     path::{Path, PathBuf},
 };
 
-use hyperflow_api::{
-    ids::ShardIndex,
-    message::{FailureClass, Published},
+use hyperflow_api::{ids::ShardIndex, message::FailureClass};
+use hyperflow_core::{
+    job::Output,
+    publish::{Answer, Content, Step},
 };
-use hyperflow_core::job::Output;
 
 use crate::{
     attempt::Attempt,
@@ -38,11 +38,34 @@ pub struct Publisher<'a> {
 }
 
 impl Publisher<'_> {
-    /// The result that an earlier attempt has committed, if one has. Its author may have died at any point after the
-    /// commit, so everything that follows it is done again (P6).
-    pub fn found(&self) -> Result<Option<Published>, Fault> {
+    /// Does what a step says with the store; `staged` is what the task has produced.
+    pub fn carry_out(&self, step: Step, staged: Option<&Writer>) -> Result<Answer, Fault> {
         let commit = self.commit_path();
-        let Some(found) = store::look(&commit)? else { return Ok(None) };
+        match (step, staged) {
+            (Step::Look | Step::LookAgain, _) => return self.look(&commit),
+            (Step::Sync(_), Some(staged)) => staged.sync()?,
+            (Step::Commit(_), Some(staged)) => {
+                self.attempt.go_on()?;
+                if store::link_new(staged.path(), &commit)? == Created::Before {
+                    // What is staged stays for the sweeper, because a checkpoint may name it (P12, P21).
+                    return Ok(Answer::Found);
+                }
+            }
+            (Step::SyncCommit(_), _) => store::sync_folder(store::parent(&commit))?,
+            (Step::SyncFound, _) => store::sync_found(&commit)?,
+            (Step::Sum, _) => {
+                self.look(&commit)?;
+                return Ok(Answer::Summed(Content { bytes: self.length, crc32c: self.checksum(&commit)? }));
+            }
+            (Step::Name(_), _) => self.name(&commit)?,
+            (step, _) => return Err(out_of_order(format!("{step:?} is no step of the store"))),
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Whether an earlier attempt has committed the shard.
+    fn look(&self, commit: &Path) -> Result<Answer, Fault> {
+        let Some(found) = store::look(commit)? else { return Ok(Answer::Nothing) };
         if !found.is_file() || found.len() != self.length {
             let message = format!(
                 "'{}' has {} bytes, and the result of shard {} has {}: it was changed after it was published. \
@@ -54,23 +77,7 @@ impl Publisher<'_> {
             );
             return Err(fault::end_job(FailureClass::Store, "OutputDamaged", message));
         }
-        store::sync_found(&commit)?;
-        self.roll_forward(&commit)?;
-        Ok(Some(Published { bytes: self.length, crc32c: self.checksum(&commit)?, found: true }))
-    }
-
-    /// Commits a staged file that is durable. If another attempt came first, its result is the shard's; what is staged
-    /// then stays for the sweeper, because a checkpoint may name it (P12, P21).
-    pub fn commit(&self, staged: &Writer) -> Result<Published, Fault> {
-        let commit = self.commit_path();
-        if store::link_new(staged.path(), &commit)? == Created::Before {
-            let gone = || fault::output("read", &commit)(ErrorKind::NotFound.into());
-            return self.found()?.ok_or_else(gone);
-        }
-        store::sync_folder(store::parent(&commit))?;
-        self.roll_forward(&commit)?;
-        let segment = staged.segment();
-        Ok(Published { bytes: segment.length, crc32c: segment.crc32c, found: false })
+        Ok(Answer::Found)
     }
 
     fn commit_path(&self) -> PathBuf {
@@ -78,7 +85,7 @@ impl Publisher<'_> {
     }
 
     /// Gives the commit the name that the user asked for.
-    fn roll_forward(&self, commit: &Path) -> Result<(), Fault> {
+    fn name(&self, commit: &Path) -> Result<(), Fault> {
         let name = self.output.name(self.index);
         let path = self.root.join(&name);
         let folder = store::parent(&path);
@@ -106,6 +113,11 @@ impl Publisher<'_> {
         }
         Ok(crc.value())
     }
+}
+
+/// The steps of publishing and their answers do not fit: a fault of this program, and another attempt may do better.
+pub fn out_of_order(message: String) -> Fault {
+    fault::try_again(FailureClass::Application, "OutOfOrder", message)
 }
 
 /// A file that is not ours has the name of a result.

@@ -22,6 +22,12 @@ pub enum WireError {
     /// A shard that no plan can have.
     #[error("shard {0} is beyond the {MAX_SHARDS} a job may have")]
     Shard(u32),
+    /// A text that is longer than any that a worker of ours says.
+    #[error("{0} is longer than {1} bytes")]
+    TooLong(&'static str, usize),
+    /// A reason that no condition may have.
+    #[error("a failure's reason must be one word of at most 64 letters and digits")]
+    Reason,
     /// A failure class of a newer version.
     #[error("failure class {0} is unknown")]
     Class(i32),
@@ -32,6 +38,19 @@ pub enum WireError {
 
 fn need<T>(part: Option<T>, name: &'static str) -> Result<T, WireError> {
     part.ok_or(WireError::Missing(name))
+}
+
+/// Most bytes of a text that goes into a status as it is.
+const TEXT_BYTES: usize = 2048;
+
+/// A word for programs, as the API server takes it for the reason of a condition.
+fn is_reason(text: &str) -> bool {
+    let first = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic());
+    first && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+fn bounded(name: &'static str, text: String) -> Result<String, WireError> {
+    if text.len() > TEXT_BYTES { Err(WireError::TooLong(name, TEXT_BYTES)) } else { Ok(text) }
 }
 
 impl From<Epoch> for p::Epoch {
@@ -133,6 +152,9 @@ impl TryFrom<p::Failure> for m::Failure {
             Ok(p::FailureClass::Unspecified) | Err(_) => return Err(WireError::Class(failure.class)),
         };
         let p::Failure { class: _, reason, message, ends_job, checkpoint_unusable } = failure;
+        if !is_reason(&reason) {
+            return Err(WireError::Reason);
+        }
         Ok(Self { class, reason, message, ends_job, checkpoint_unusable })
     }
 }
@@ -168,6 +190,7 @@ impl TryFrom<p::Fact> for m::Fact {
             }
             Wire::Planned(p::Planned { shards, .. }) if shards > MAX_SHARDS => return Err(WireError::Shard(shards)),
             Wire::Planned(p::Planned { shards, files, bytes, digest, url }) => {
+                let (digest, url) = (bounded("plan digest", digest)?, bounded("plan url", url)?);
                 m::News::Planned(m::Planned { shards, files, bytes, digest, url })
             }
             Wire::Swept(_) => m::News::Swept,

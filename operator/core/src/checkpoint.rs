@@ -7,6 +7,7 @@
 
 use hyperflow_api::{
     ids::{JobUid, ShardIndex},
+    message::Checkpoint,
     shardjob::CheckpointPolicy,
 };
 use serde::{Deserialize, Serialize};
@@ -77,6 +78,16 @@ pub enum ManifestError {
     /// Of another job, plan, program or shard, or of another version.
     #[error("the manifest is of another {0}")]
     Foreign(&'static str),
+    /// The operator knows another position, or the shard is not so long.
+    #[error(
+        "the manifest is number {number} at byte {position}, which is not what the lease says, or beyond the shard's end"
+    )]
+    Differs {
+        /// Number stated.
+        number: u64,
+        /// Position stated.
+        position: u64,
+    },
     /// Position and segments disagree.
     #[error("the manifest's segments hold {segments} bytes, its position is {position}")]
     Length {
@@ -144,6 +155,51 @@ impl Manifest {
         match segments {
             Some(segments) if segments == manifest.position => Ok(manifest),
             sum => Err(ManifestError::Length { segments: sum.unwrap_or(u64::MAX), position: manifest.position }),
+        }
+    }
+
+    /// Reads what was stored, if a shard of `length` bytes may go on from it by a lease that names `wanted`.
+    ///
+    /// # Errors
+    /// When it may not; the caller then starts from zero.
+    pub fn resume(bytes: &[u8], wanted: Checkpoint, origin: Origin<'_>, length: u64) -> Result<Self, ManifestError> {
+        let manifest = Self::decode(bytes, wanted.digest, origin)?;
+        let Self { number, position, .. } = manifest;
+        if (number, position) != (wanted.number, wanted.position) || position > length {
+            return Err(ManifestError::Differs { number, position });
+        }
+        Ok(manifest)
+    }
+}
+
+/// The steps of making a checkpoint: output first, then its names, then the manifest, and only then is it said (P20).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saving {
+    /// Make the output so far durable.
+    SyncOutput,
+    /// Make the names of its segments durable.
+    SyncNames,
+    /// Write the manifest under a name of its own, content durable.
+    Write,
+    /// Make that name durable.
+    SyncName,
+    /// Everything that is said by this is durable: say it.
+    Report,
+}
+
+impl Saving {
+    /// Where it begins.
+    pub const FIRST: Self = Self::SyncOutput;
+
+    /// The step after this one is done.
+    #[must_use]
+    pub fn next(self) -> Option<Self> {
+        match self {
+            Self::SyncOutput => Some(Self::SyncNames),
+            Self::SyncNames => Some(Self::Write),
+            Self::Write => Some(Self::SyncName),
+            Self::SyncName => Some(Self::Report),
+            Self::Report => None,
         }
     }
 }
@@ -215,6 +271,21 @@ mod tests {
         lying.position += 1;
         let bytes = lying.encode().unwrap();
         assert!(matches!(Manifest::decode(&bytes, digest(&bytes), origin), Err(ManifestError::Length { .. })));
+    }
+
+    #[test]
+    fn a_manifest_is_used_only_where_the_lease_and_the_shard_agree() {
+        let job = JobUid(JOB.into());
+        let origin = Origin { job: &job, plan: "blake3:1", program: "copy/1", index: 7 };
+        let bytes = manifest(&job).encode().unwrap();
+        let wanted = Checkpoint { number: 3, position: 30, digest: digest(&bytes) };
+        assert_eq!(Manifest::resume(&bytes, wanted, origin, 30).unwrap(), manifest(&job));
+        for (wanted, length) in
+            [(wanted, 29), (Checkpoint { number: 4, ..wanted }, 30), (Checkpoint { position: 20, ..wanted }, 30)]
+        {
+            let refused = Manifest::resume(&bytes, wanted, origin, length);
+            assert!(matches!(refused, Err(ManifestError::Differs { number: 3, position: 30 })));
+        }
     }
 
     #[test]

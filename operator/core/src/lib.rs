@@ -12,9 +12,11 @@
 //! | why did a pod end, and who pays | [`causes`], [`coordinator`], `losses.rs` |
 //! | when is there another attempt | [`retry`] |
 //! | when does progress count, where does recovery start | [`checkpoint`] |
+//! | which step makes a result visible, what comes next | [`publish`] |
 //! | how many worker pods | [`coordinator`], `pool.rs` |
 //! | what does the status say | [`status`] |
 //! | what does the next operator process read | [`recovery`] |
+//! | what became of a status write | [`ledger`] |
 //! | what does a worker do | [`worker`] |
 //! | what must always hold | [`invariants`] |
 //!
@@ -27,8 +29,10 @@ pub mod history;
 pub mod invariants;
 pub mod job;
 pub mod layout;
+pub mod ledger;
 pub mod pacing;
 pub mod plan;
+pub mod publish;
 pub mod ranges;
 pub mod reasons;
 pub mod recovery;

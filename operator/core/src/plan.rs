@@ -86,8 +86,9 @@ impl Plan {
     /// # Errors
     /// When it makes too many shards.
     pub fn of_file(job: &JobUid, frozen: &str, file: InputFile, bytes_per_shard: u64) -> Result<Self, PlanError> {
+        let bytes_per_shard = bytes_per_shard.max(1);
         let too_many = || PlanError::TooManyShards { bytes: file.size, bytes_per_shard };
-        let shards = u32::try_from(file.size.div_ceil(bytes_per_shard.max(1))).map_err(|_| too_many())?;
+        let shards = u32::try_from(file.size.div_ceil(bytes_per_shard)).map_err(|_| too_many())?;
         if shards > MAX_SHARDS {
             return Err(too_many());
         }
@@ -127,6 +128,9 @@ impl Plan {
         }
         if head.bytes_per_shard == 0 || u64::from(head.shards) != file.size.div_ceil(head.bytes_per_shard) {
             return Err(PlanError::Form("its number of shards is not what its files make"));
+        }
+        if head.shards > MAX_SHARDS {
+            return Err(PlanError::Form("it has more shards than a job may have"));
         }
         Ok(Self { head, file })
     }

@@ -1,7 +1,8 @@
 //! `status.recovery`: what one operator process leaves for the next, in few bytes.
 //!
 //! ```text
-//! workers:  w0=0d1f3c2a@node-3,w1=51c2aa07@node-7       the first eight characters of the pod's UID, and its node
+//! workers:  w0=0d1f3c2a@node-3,w1=51c2aa07@node-7       the first eight characters of the pod's UID, and the first
+//!                                                       forty-eight of its node's name
 //! attempts: 8127/w0/3.24795/f1/c3@67108864:9f2c07aa01b2c3d4     a leased shard: index, worker, epoch (term.sequence)
 //! waiting:  17/u1763900000/f1/l2                        a shard that waits: index, not before (seconds since 1970)
 //! ```
@@ -23,6 +24,9 @@ pub const FORMAT_VERSION: i32 = 1;
 
 /// Most bytes of one record, its share of the worker table included: what a grant reserves in the status (P15).
 pub const RECORD_BYTES: usize = 160;
+
+/// Most bytes of a node's name: it is for people, and a long one must not make a status too large.
+const NODE_BYTES: usize = 48;
 
 /// A leased shard, as far as a successor needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +70,8 @@ pub fn encode_attempts<'a>(
     workers.sort_unstable();
     let workers = workers.into_iter().map(|(number, seat)| {
         let (pod, node) = describe(seat).unwrap_or_default();
-        format!("w{number}={pod}@{node}")
+        // Names of nodes are DNS names, which are ASCII.
+        format!("w{number}={pod}@{}", node.get(..NODE_BYTES).unwrap_or(node))
     });
     (workers.collect::<Vec<_>>().join(","), text)
 }
@@ -116,7 +121,7 @@ pub fn decode_attempts(text: &str) -> Result<BTreeMap<ShardIndex, History>, Reco
         }
         Ok((index, read_history(parts, record)?))
     };
-    text.split(',').filter(|part| !part.is_empty()).map(record).collect()
+    read_all(text, record)
 }
 
 /// Reads the waiting shards: index, seconds since 1970, history.
@@ -130,7 +135,22 @@ pub fn decode_waiting(text: &str) -> Result<BTreeMap<ShardIndex, (i64, History)>
         let unix = parts.next().and_then(|part| part.strip_prefix('u')?.parse().ok()).ok_or_else(|| error(record))?;
         Ok((index, (unix, read_history(parts, record)?)))
     };
-    text.split(',').filter(|part| !part.is_empty()).map(record).collect()
+    read_all(text, record)
+}
+
+/// All records of a text; two of one shard contradict each other.
+fn read_all<T>(
+    text: &str,
+    read: impl Fn(&str) -> Result<(ShardIndex, T), RecoveryError>,
+) -> Result<BTreeMap<ShardIndex, T>, RecoveryError> {
+    let mut all = BTreeMap::new();
+    for record in text.split(',').filter(|part| !part.is_empty()) {
+        let (index, value) = read(record)?;
+        if all.insert(index, value).is_some() {
+            return Err(error(record));
+        }
+    }
+    Ok(all)
 }
 
 fn read_index(part: Option<&str>, record: &str) -> Result<ShardIndex, RecoveryError> {
@@ -219,7 +239,7 @@ mod tests {
         let (workers, attempts) = encode_attempts([attempt].into_iter(), |_| Some(("0d1f3c2a", "node-3")));
         assert_eq!(workers, "w0=0d1f3c2a@node-3");
         assert_eq!(attempts, "8127/w0/3.24795/f1/c3@67108864:9f2c07aa01b2c3d4");
-        for wrong in ["x", "1", "1/w0", "1/w0/3.4/q1", "1/w0/3.4/c1", "1000000/w0/1.1"] {
+        for wrong in ["x", "1", "1/w0", "1/w0/3.4/q1", "1/w0/3.4/c1", "1000000/w0/1.1", "1/w0/1.1,1/w0/1.2"] {
             assert!(decode_attempts(wrong).is_err(), "{wrong}");
         }
     }

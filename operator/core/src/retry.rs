@@ -20,6 +20,9 @@ pub const MAX_LOSSES: u32 = 20;
 /// A shard that was alone with so many workers when they died is given up: it kills workers (P16).
 pub const MAX_KILLS: u32 = 3;
 
+/// Longest wait after the loss of a worker, in milliseconds.
+const LONGEST_AFTER_LOSS: u64 = 30_000;
+
 /// How long the cluster takes to say why a process ended: another kill is not counted before it could have been put right.
 const TELLING_MILLIS: u64 = 2000;
 
@@ -68,8 +71,14 @@ impl RetryPolicy {
             _ if kills > 1 => Verdict::RetryAfter(TELLING_MILLIS),
             0 | 1 => Verdict::RetryAfter(0),
             MAX_LOSSES.. => Verdict::GiveUp,
-            more => Verdict::RetryAfter((250 << (more - 2).min(7)).min(30_000)),
+            more => Verdict::RetryAfter((250 << (more - 2).min(7)).min(LONGEST_AFTER_LOSS)),
         }
+    }
+
+    /// No retry waits longer than so many milliseconds.
+    #[must_use]
+    pub fn longest_wait(&self) -> u64 {
+        (u64::from(self.max_seconds) * 1200).max(LONGEST_AFTER_LOSS)
     }
 }
 
@@ -95,7 +104,7 @@ mod tests {
         };
         assert!((5000..=6000).contains(&wait(1)));
         assert!((10_000..=12_000).contains(&wait(2)));
-        assert!((12_000..=14_400).contains(&wait(3)));
+        assert!((12_000..=14_400).contains(&wait(3)) && wait(3) <= POLICY.longest_wait());
         assert_eq!(POLICY.after_failure(7, 4, 1), Verdict::GiveUp);
     }
 
@@ -104,7 +113,7 @@ mod tests {
         assert_eq!(POLICY.after_loss(1, 1), Verdict::RetryAfter(0));
         assert_eq!(POLICY.after_loss(2, 0), Verdict::RetryAfter(250));
         assert_eq!(POLICY.after_loss(2, 2), Verdict::RetryAfter(2000));
-        assert_eq!(POLICY.after_loss(MAX_LOSSES - 1, 1), Verdict::RetryAfter(30_000));
+        assert_eq!(POLICY.after_loss(MAX_LOSSES - 1, 1), Verdict::RetryAfter(LONGEST_AFTER_LOSS));
         assert_eq!(POLICY.after_loss(MAX_LOSSES, 0), Verdict::GiveUp);
         assert_eq!(POLICY.after_loss(MAX_KILLS, MAX_KILLS), Verdict::GiveUp);
     }

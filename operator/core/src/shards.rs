@@ -294,8 +294,9 @@ impl Shards {
         ended.into_iter().collect()
     }
 
-    /// The shard to lease next: retries that are due, lowest index first, then limbo, then the next one (P14). A worker
-    /// `with_suspect` gets no other suspect beside it (P16).
+    /// The shard to lease next: retries that are due, lowest index first, then limbo, then the next one (P14), but nothing
+    /// from `limit` on, which no stored reservation covers (P18). A worker `with_suspect` gets no other suspect beside it
+    /// (P16).
     ///
     /// # Errors
     /// With why there is none now.
@@ -307,20 +308,22 @@ impl Shards {
         limit: ShardIndex,
         window: usize,
     ) -> Result<ShardIndex, NotNow> {
-        let mut held_back = false;
+        let (mut held_back, mut uncovered) = (false, false);
         for (&index, waiting) in self.waiting.iter().filter(|(_, waiting)| waiting.until <= now) {
-            if !waiting.history.suspect || !with_suspect {
+            let apart = waiting.history.suspect && with_suspect;
+            if index < limit && !apart {
                 return Ok(index);
             }
-            held_back = true;
+            held_back |= apart;
+            uncovered |= index >= limit;
         }
         let fresh = self.limbo.first().filter(|_| !claims_stand);
-        let fresh = fresh.or_else(|| (self.next < self.total.min(limit)).then_some(self.next));
-        match fresh {
+        let fresh = fresh.or_else(|| (self.next < self.total).then_some(self.next));
+        match fresh.filter(|index| *index < limit) {
             Some(index) if self.holes() < window => Ok(index),
             Some(_) => Err(NotNow::WindowFull),
             None if held_back => Err(NotNow::SuspectsApart),
-            None if self.next < self.total => Err(NotNow::ReservationPending),
+            None if uncovered || fresh.is_some() => Err(NotNow::ReservationPending),
             None if !self.limbo.is_empty() => Err(NotNow::ClaimsStand),
             None if self.leased.is_empty() && !self.waiting.is_empty() => Err(NotNow::BackingOff),
             None => Err(NotNow::AllLeased),
@@ -332,10 +335,10 @@ impl Shards {
         self.waiting.values().any(|waiting| waiting.history.suspect)
     }
 
-    /// When the first waiting shard is due.
+    /// When the next waiting shard becomes due. One that is due already waits for a worker, not for the time.
     #[must_use]
-    pub fn next_due(&self) -> Option<u64> {
-        self.waiting.values().map(|waiting| waiting.until).min()
+    pub fn next_due(&self, now: u64) -> Option<u64> {
+        self.waiting.values().map(|waiting| waiting.until).filter(|until| *until > now).min()
     }
 
     /// After a take-over every worker has said what it holds: what nobody claimed is free (P18).

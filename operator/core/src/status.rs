@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hyperflow_api::{
     JOB_UID_LABEL, ShardJobStatus,
-    ids::ShardIndex,
+    ids::{MAX_SHARDS, ShardIndex},
     message::Planned,
     status::{Display, FailureSample, PlanStatus, Recovery, ShardCounts, WorkerCounts},
 };
@@ -44,36 +44,43 @@ pub(crate) enum LeftError {
     #[error("`status.shards` cannot be read: {0}; restore the status, or create the job again")]
     Ranges(#[from] RangeError),
     #[error(
-        "`status.shards` speaks of shards that the plan has not, or twice of one; restore the status, or create the job again"
+        "`status.shards` speaks of shards that the plan has not or no plan may have, or twice of one; restore the status, or create the job again"
     )]
     Counts,
 }
 
 impl Left {
-    /// Reads it: leased shards wait one lease for the worker that had them to claim them (P18).
-    pub(crate) fn read(now: Now, status: &ShardJobStatus, lease_millis: u64) -> Result<Self, LeftError> {
+    /// Reads it: leased shards wait one lease for the worker that had them to claim them (P18). Clocks differ from process
+    /// to process, so whatever a date says, no retry waits for longer than `longest_wait` milliseconds.
+    pub(crate) fn read(
+        now: Now,
+        status: &ShardJobStatus,
+        lease_millis: u64,
+        longest_wait: u64,
+    ) -> Result<Self, LeftError> {
         let Some(notes) = &status.recovery else { return Ok(Self::default()) };
         if notes.format_version != recovery::FORMAT_VERSION {
             return Err(LeftError::Version(notes.format_version));
         }
         let term = u64::try_from(notes.term).unwrap_or(0);
-        let Some(plan) = &status.plan else { return Ok(Self { term, ..Self::default() }) };
+        let failures = status.failures.clone();
+        let Some(plan) = &status.plan else { return Ok(Self { term, failures, ..Self::default() }) };
         let claimed_by = now.millis + lease_millis;
         let mut waiting: BTreeMap<ShardIndex, Waiting> = recovery::decode_attempts(&notes.attempts)?
             .into_iter()
             .map(|(index, history)| (index, Waiting { until: claimed_by, unclaimed: true, history }))
             .collect();
         for (index, (unix, history)) in recovery::decode_waiting(&notes.waiting)? {
-            // Clocks differ from process to process; no back-off is longer than a day.
-            let seconds = u64::try_from(unix.saturating_sub(now.unix)).unwrap_or(0).min(24 * 60 * 60);
-            waiting.insert(index, Waiting { until: now.millis + seconds * 1000, unclaimed: false, history });
+            let seconds = u64::try_from(unix.saturating_sub(now.unix)).unwrap_or(0);
+            let until = now.millis + seconds.saturating_mul(1000).min(longest_wait);
+            waiting.insert(index, Waiting { until, unclaimed: false, history });
         }
         let counts = status.shards.clone().unwrap_or_default();
         let reserved_through = count(notes.reserved_through);
         let (done, failed): (RangeSet, RangeSet) = (counts.completed_indexes.parse()?, counts.failed_indexes.parse()?);
         let total = count(plan.shards);
         let beyond = |set: &RangeSet| set.ranges().last().is_some_and(|range| range.end > total);
-        if beyond(&done) || beyond(&failed) || failed.iter().any(|index| done.contains(index)) {
+        if total > MAX_SHARDS || beyond(&done) || beyond(&failed) || failed.iter().any(|index| done.contains(index)) {
             return Err(LeftError::Counts);
         }
         waiting.retain(|index, _| *index < total && !done.contains(*index) && !failed.contains(*index));
@@ -83,7 +90,7 @@ impl Left {
             plan: Some((planned(plan), plan.time.as_ref().map_or(now.unix, |time| time.0.as_second()))),
             shards: Shards::resume(total, reserved_through, done, failed, waiting),
             reserved_through,
-            failures: status.failures.clone(),
+            failures,
         })
     }
 }
@@ -178,7 +185,7 @@ fn notes(known: &Coordinator, now: Now, reserved: ShardIndex) -> Recovery {
         format_version: recovery::FORMAT_VERSION,
         term: i64::try_from(known.takeover.term).unwrap_or(i64::MAX),
         takeover: format!("{:016x}", known.takeover.random),
-        frozen: known.job.frozen.clone(),
+        frozen: known.frozen.clone(),
         reserved_through: number(reserved),
         workers,
         attempts,
@@ -339,6 +346,19 @@ pub fn is_terminal(status: &ShardJobStatus, generation: i64) -> bool {
     is("Complete") || (is("Failed") && (status.plan.is_some() || status.observed_generation == Some(generation)))
 }
 
+/// The end that a status speaks of, and when it was: an operator that finds it has nothing to do but to clear the pool.
+pub(crate) fn end_of(status: &ShardJobStatus, generation: i64) -> Option<(Verdict, i64)> {
+    if !is_terminal(status, generation) {
+        return None;
+    }
+    let failed = status.conditions.iter().find(|condition| condition.type_ == "Failed" && condition.status == "True");
+    let verdict = failed.map_or(Verdict::Complete, |failed| Verdict::Failed {
+        reason: failed.reason.clone(),
+        message: failed.message.clone(),
+    });
+    Some((verdict, status.completion_time.as_ref().map_or(0, |time| time.0.as_second())))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -365,7 +385,7 @@ mod tests {
                 }),
                 ..ShardJobStatus::default()
             };
-            if let Ok(left) = Left::read(Now { millis: 5, unix: 1_763_900_000 }, &status, 10_000) {
+            if let Ok(left) = Left::read(Now { millis: 5, unix: 1_763_900_000 }, &status, 10_000, 30_000) {
                 crate::invariants::counts_add_up(&left.shards).unwrap();
                 crate::invariants::settled_shards_rest(&left.shards).unwrap();
             }

@@ -2,7 +2,7 @@
 
 use hyperflow_api::message::{Revoked, Target};
 
-use super::{Coordinator, Effect, leasing::FAILED_MOST};
+use super::{Coordinator, Effect, facts::shorten, leasing::FAILED_MOST};
 use crate::Now;
 
 /// How long the end of a job waits for somebody to remove temporary files.
@@ -29,11 +29,11 @@ pub(crate) enum Verdict {
 
 impl Coordinator {
     /// No attempt can do better: everything stops. The first reason stands.
-    pub(super) fn fail_job(&mut self, now: Now, reason: &str, message: String) {
+    pub(super) fn fail_job(&mut self, now: Now, reason: &str, message: &str) {
         if self.verdict.is_some() {
             return;
         }
-        self.verdict = Some(Verdict::Failed { reason: reason.into(), message });
+        self.verdict = Some(Verdict::Failed { reason: reason.into(), message: shorten(message) });
         self.end_leases(now);
         self.chore.sweep_by = Some(now.millis + SWEEP_MILLIS);
         self.writer.touch();
@@ -68,7 +68,7 @@ impl Coordinator {
         }
         if self.shards.failed().len() > FAILED_MOST {
             let message = format!("more than {FAILED_MOST} shards failed; the latest: {}", self.latest_failure());
-            self.fail_job(now, "MaxFailedShardsExceeded", message);
+            self.fail_job(now, "MaxFailedShardsExceeded", &message);
         }
         let Some(verdict) = self.verdict.clone().filter(|_| self.conclusion.is_none()) else { return };
         let patience_ends = self.chore.sweep_by.is_none_or(|by| now.millis >= by);

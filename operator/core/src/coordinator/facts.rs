@@ -17,7 +17,7 @@ use crate::{
 /// Most failure samples in status.
 const SAMPLES: usize = 10;
 
-/// Most bytes of a failure's message in status.
+/// Most bytes of a message in status.
 const MESSAGE_BYTES: usize = 1024;
 
 pub(super) fn plan_ref(plan: &Planned) -> PlanRef {
@@ -25,7 +25,24 @@ pub(super) fn plan_ref(plan: &Planned) -> PlanRef {
 }
 
 impl Coordinator {
+    /// One fact is learned. What is said under an epoch that is not live may change nothing but what is published (P7).
     pub(super) fn learn(&mut self, now: Now, seat: Seat, fact: Fact) {
+        #[cfg(debug_assertions)]
+        let before = self.unless_live(&fact).then(|| self.shards.clone());
+        self.take_in(now, seat, fact);
+        #[cfg(debug_assertions)]
+        if let Some(before) = before {
+            crate::invariants::demand(crate::invariants::stale_epochs_change_nothing(&before, &self.shards));
+        }
+    }
+
+    #[cfg(debug_assertions)]
+    fn unless_live(&self, fact: &Fact) -> bool {
+        let live = self.lease_on(fact.target).is_some_and(|lease| lease.epoch == fact.epoch);
+        matches!(fact.target, Target::Shard(_)) && !live && !matches!(fact.news, News::Published(_))
+    }
+
+    fn take_in(&mut self, now: Now, seat: Seat, fact: Fact) {
         let Fact { target, epoch, news } = fact;
         if !matches!(news, News::Checkpointed(_)) {
             self.holds_no_more(seat, target, epoch);
@@ -37,7 +54,7 @@ impl Coordinator {
                     self.writer.touch();
                 }
             }
-            (Target::Shard(index), News::Failed(failure)) => self.learn_failed(now, seat, index, epoch, failure),
+            (Target::Shard(index), News::Failed(failure)) => self.learn_failed(now, seat, index, epoch, &failure),
             (Target::Shard(index), News::Released) => self.learn_released(now, index, epoch),
             (Target::Plan, News::Planned(planned)) => {
                 if self.chore.end(Target::Plan, epoch) && self.plan.is_none() {
@@ -52,7 +69,7 @@ impl Coordinator {
             }
             (Target::Plan | Target::Sweep, News::Failed(failure)) => {
                 if self.chore.end(target, epoch) {
-                    self.chore_failed(now, seat, target, failure);
+                    self.chore_failed(now, seat, target, &failure);
                 }
             }
             (Target::Plan | Target::Sweep, News::Released) => {
@@ -82,7 +99,7 @@ impl Coordinator {
         }
     }
 
-    fn learn_failed(&mut self, now: Now, seat: Seat, index: ShardIndex, epoch: Epoch, failure: Failure) {
+    fn learn_failed(&mut self, now: Now, seat: Seat, index: ShardIndex, epoch: Epoch, failure: &Failure) {
         let Some(leased) = self.shards.leased().get(&index).filter(|leased| leased.lease.epoch == epoch) else {
             return;
         };
@@ -107,7 +124,7 @@ impl Coordinator {
         let message = format!("{} ({attempts})", failure.message);
         self.sample(now, Some(index), seat, &Failure { message: message.clone(), ..failure.clone() });
         if failure.ends_job {
-            self.fail_job(now, &failure.reason, failure.message);
+            self.fail_job(now, &failure.reason, &failure.message);
         } else {
             let reason = if verdict == Retry::GiveUp { "ShardFailed" } else { "ShardRetried" };
             self.announce(true, reason, format!("shard {index}: {}: {message}", failure.reason));
@@ -130,8 +147,8 @@ impl Coordinator {
         self.writer.touch();
     }
 
-    fn chore_failed(&mut self, now: Now, seat: Seat, target: Target, failure: Failure) {
-        self.sample(now, None, seat, &failure);
+    fn chore_failed(&mut self, now: Now, seat: Seat, target: Target, failure: &Failure) {
+        self.sample(now, None, seat, failure);
         if target == Target::Sweep {
             let message = format!("temporary files were left behind: {}", failure.message);
             self.announce(true, "SweepFailed", message);
@@ -144,7 +161,7 @@ impl Coordinator {
                 self.announce(true, "PlanRetried", format!("{}: {}", failure.reason, failure.message));
                 self.chore.not_before = now.millis + millis;
             }
-            Retry::RetryAfter(_) | Retry::GiveUp => self.fail_job(now, &failure.reason, failure.message),
+            Retry::RetryAfter(_) | Retry::GiveUp => self.fail_job(now, &failure.reason, &failure.message),
         }
     }
 
@@ -201,7 +218,7 @@ impl Coordinator {
     }
 }
 
-fn shorten(message: &str) -> String {
+pub(super) fn shorten(message: &str) -> String {
     let end = (0..=MESSAGE_BYTES.min(message.len())).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
     message[..end].into()
 }

@@ -23,14 +23,14 @@ pub const WINDOW: usize = 1024;
 pub const FAILED_MOST: u32 = 2048;
 
 /// Most bytes of a status: etcd takes six times as much, but keeps every revision for minutes.
-const HARD_BYTES: usize = 256 * 1024;
+pub const STATUS_BYTES: usize = 256 * 1024;
 
 /// Bytes of a range such as `123456-234567,`, and of a single index.
 const RANGE_BYTES: usize = 14;
 const INDEX_BYTES: usize = 7;
 
 const _: () = assert!(
-    WINDOW * (RECORD_BYTES + RANGE_BYTES) + FAILED_MOST as usize * (RANGE_BYTES + INDEX_BYTES) <= HARD_BYTES,
+    WINDOW * (RECORD_BYTES + RANGE_BYTES) + FAILED_MOST as usize * (RANGE_BYTES + INDEX_BYTES) <= STATUS_BYTES,
     "a status could outgrow its hard size"
 );
 
@@ -163,12 +163,17 @@ impl Coordinator {
         worker.welcomed && worker.session.is_some() && heard && !worker.leaving
     }
 
+    /// Nodes whose workers get nothing as long as there are others.
+    pub(super) fn failing_nodes(&self, now: Now) -> BTreeSet<&str> {
+        let takers = self.workers.values().filter(|worker| self.takes_leases(now, worker));
+        self.nodes.failing(now.millis, takers.map(|worker| worker.node.as_str()))
+    }
+
     /// The worker to give work to, of those that take more.
     fn least_loaded(&self, now: Now, chore: Option<Target>, passed_over: &BTreeSet<Seat>) -> Result<Rank, NotNow> {
         // To clean up takes a moment, and whoever is left can do it.
         let anywhere = chore == Some(Target::Sweep);
-        let takers = || self.workers.values().filter(|worker| self.takes_leases(now, worker));
-        let failing = self.nodes.failing(now.millis, takers().map(|worker| worker.node.as_str()));
+        let failing = self.failing_nodes(now);
         let rank = |(&seat, worker): (&Seat, &Worker)| {
             let held = u32::try_from(worker.held.len()).unwrap_or(u32::MAX);
             let sound = self.takes_leases(now, worker) && !failing.contains(worker.node.as_str());
@@ -250,12 +255,13 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn next_lease_wake(&self) -> Option<u64> {
+    pub(super) fn next_lease_wake(&self, now: Now) -> Option<u64> {
         let deadlines = self.shards.leased().values().map(|leased| leased.lease.deadline).min();
         let chore = self.chore.lease.map(|(_, lease)| lease.deadline);
         let sweep = self.chore.sweep_by.filter(|_| self.conclusion.is_none());
-        let start = Some(self.chore.not_before).filter(|_| self.plan.is_none() && self.chore.lease.is_none());
-        [deadlines, chore, sweep, start, self.shards.next_due()].into_iter().flatten().min()
+        let planning = self.plan.is_none() && self.chore.lease.is_none();
+        let start = Some(self.chore.not_before).filter(|at| planning && *at > now.millis);
+        [deadlines, chore, sweep, start, self.shards.next_due(now.millis)].into_iter().flatten().min()
     }
 }
 

@@ -64,17 +64,25 @@ impl Coordinator {
         if shards.is_empty() {
             return;
         }
+        let charge = if self.is_first_loss(seat) { LOSS } else { 0 };
         match cause.map(|cause| cause.class) {
             Some(FailureClass::Evicted | FailureClass::Preempted) => {}
             Some(FailureClass::OutOfMemory) => self.nodes.charge(now.millis, &node, FAILURE),
-            Some(_) => self.nodes.charge(now.millis, &node, LOSS),
+            Some(_) => self.nodes.charge(now.millis, &node, charge),
             None => {
-                self.nodes.charge(now.millis, &node, LOSS);
+                self.nodes.charge(now.millis, &node, charge);
                 self.losses.retain(|loss| now.millis < loss.at + REMEMBERED_MILLIS);
                 self.losses.push_back(Loss { worker: id, node, at: now.millis, shards, alone });
                 self.losses.truncate(REMEMBERED_MOST);
             }
         }
+    }
+
+    /// Whether nothing of this worker was lost since it was last heard: its leases end one after the other, and its stream
+    /// after them, but it is lost once.
+    fn is_first_loss(&mut self, seat: Seat) -> bool {
+        let Some(worker) = self.workers.get_mut(&seat) else { return true };
+        worker.lost_at.replace(worker.heard) != Some(worker.heard)
     }
 
     /// The shards that a worker has begun: those it holds longest, as many as it has slots.

@@ -43,6 +43,7 @@ use hyperflow_api::{
     message::{Held, Orders, Planned, Target},
     status::{FailureSample, ShardCounts},
 };
+pub use leasing::{STATUS_BYTES, WINDOW};
 
 use crate::{
     Now,
@@ -76,6 +77,8 @@ pub(crate) struct Worker {
     since: u64,
     /// When it last said anything.
     heard: u64,
+    /// What `heard` was when something of it was last lost.
+    lost_at: Option<u64>,
     /// Facts of this session are known up to this number (P12).
     received: u64,
     /// And acknowledged up to this one.
@@ -96,6 +99,8 @@ pub struct Coordinator {
     outranked: Option<u64>,
     sequence: u64,
     pub(crate) plan: Option<(Planned, i64)>,
+    /// Digest of the frozen part of the spec that the plan is of (P4), which the spec may not be any more.
+    pub(crate) frozen: String,
     pub(crate) shards: Shards,
     /// Published, says a worker, and there is no plan: the API server was restored from a state before it. Nothing is
     /// acknowledged until these have their place in the plan, which is the same one (P12).
@@ -126,15 +131,11 @@ impl Coordinator {
     /// speak of, or 0: after the API server was restored from an older state it is above the status' own.
     ///
     /// # Errors
-    /// When the spec is not sound, differs from what was planned (P4), or the notes cannot be read.
+    /// When the spec is not sound, or the notes cannot be read.
     pub fn take_over(now: Now, seen: &Seen, random: u64, heard: u64, limits: Limits) -> Result<Self, Refusal> {
         let job = Job::check(&seen.spec)?;
-        let left = status::Left::read(now, &seen.status, limits.lease_millis)
+        let left = status::Left::read(now, &seen.status, limits.lease_millis, job.retry.longest_wait())
             .map_err(|error| Refusal { field: "status.recovery", message: error.to_string() })?;
-        if left.plan.is_some() && left.frozen != job.frozen {
-            let message = "`source`, `task` or `output` differ from what was planned: create another ShardJob".into();
-            return Err(Refusal { field: "spec", message });
-        }
         let resumed = left.plan.is_some();
         let mut coordinator = Self {
             limits,
@@ -142,6 +143,7 @@ impl Coordinator {
             outranked: None,
             takeover: Takeover { term: left.term.max(heard).saturating_add(1), random },
             sequence: 0,
+            frozen: if resumed { left.frozen } else { job.frozen.clone() },
             plan: left.plan,
             shards: left.shards,
             early: RangeSet::default(),
@@ -162,6 +164,10 @@ impl Coordinator {
             seen: seen.clone(),
             job,
         };
+        if let Some(end) = status::end_of(&seen.status, seen.generation) {
+            (coordinator.verdict, coordinator.conclusion) = (Some(end.0.clone()), Some(end));
+            return Ok(coordinator);
+        }
         coordinator.plan_numbers(now);
         if coordinator.seen.deleting {
             coordinator.remove_job(now);
@@ -189,11 +195,11 @@ impl Coordinator {
         effects
     }
 
-    /// When the next [`Event::Flush`] is due even if nothing happens, in milliseconds.
+    /// When the next [`Event::Flush`] is due even if nothing happens, in milliseconds. After a flush this is later than now.
     #[must_use]
     pub fn next_wake(&self, now: Now) -> u64 {
         let idle = now.millis + 1000;
-        [self.next_lease_wake(), self.writer.next_wake(), self.claims_until, self.next_session_wake()]
+        [self.next_lease_wake(now), self.writer.next_wake(), self.claims_until, self.next_session_wake()]
             .into_iter()
             .flatten()
             .fold(idle, u64::min)

@@ -56,6 +56,7 @@ impl Coordinator {
             ends: 0,
             since: now.millis,
             heard: now.millis,
+            lost_at: None,
             received: 0,
             acked: 0,
             orders: Orders::default(),
@@ -139,9 +140,10 @@ impl Coordinator {
         worker.heard = now.millis;
         worker.capacity = report.capacity;
         worker.leaving |= report.leaving;
-        // Facts are taken in order, each once: a gap means messages were lost, which a stream does not do.
+        // Facts are taken in order, each once: a gap means messages were lost, which a stream does not do. A report without
+        // facts says where the next one would be, and shows a gap as well.
         let expected = worker.received + 1;
-        if !report.facts.is_empty() && report.first_number > expected {
+        if report.first_number > expected {
             return effects.push(Effect::Close { session, reason: "facts are missing: say them again" });
         }
         let known = usize::try_from(expected.saturating_sub(report.first_number)).unwrap_or(usize::MAX);

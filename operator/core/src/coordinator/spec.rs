@@ -29,17 +29,18 @@ impl Coordinator {
         }
         self.brief = brief(&self.seen);
         match job {
-            Ok(job) if job.frozen == self.job.frozen => self.job = job,
+            Ok(job) if job.frozen == self.frozen => self.job = job,
             Ok(job) if self.plan.is_none() => {
+                self.frozen.clone_from(&job.frozen);
                 self.job = job;
                 self.revoke_chore();
                 self.plan_numbers(now);
             }
             Ok(_) => {
                 let message = "`source`, `task` or `output` were changed after planning: create another ShardJob";
-                self.fail_job(now, "SpecChanged", message.into());
+                self.fail_job(now, "SpecChanged", message);
             }
-            Err(refusal) => self.fail_job(now, "InvalidSpec", refusal.to_string()),
+            Err(refusal) => self.fail_job(now, "InvalidSpec", &refusal.to_string()),
         }
     }
 

@@ -48,11 +48,14 @@ impl Coordinator {
     /// would only make everyone wait. Asked at the end of a job, when no more is left than the slots there are.
     pub(super) fn is_too_slow(&self, now: Now, seat: Seat) -> bool {
         let left = u64::from(self.shards.pending()) + self.shards.waiting().len() as u64;
-        let others = || self.workers.iter().filter(|(other, worker)| **other != seat && self.takes_leases(now, worker));
         // Asked for every grant: while much is left the answer must cost nothing.
         if left > self.workers.len() as u64 * u64::from(self.job.slots) {
             return false;
         }
+        // Nothing is left to workers that will be given nothing: all would wait for ever.
+        let failing = self.failing_nodes(now);
+        let gets = |worker: &Worker| self.takes_leases(now, worker) && !failing.contains(worker.node.as_str());
+        let others = || self.workers.iter().filter(|(other, worker)| **other != seat && gets(worker));
         let Some(worker) = self.workers.get(&seat).filter(|worker| worker.speed.done > 0) else { return false };
         let slots: u64 = others().map(|(_, worker)| u64::from(worker.slots)).sum();
         let proven = others().filter(|(_, worker)| worker.speed.done > 0);

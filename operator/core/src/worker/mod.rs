@@ -193,13 +193,15 @@ impl Worker {
         effects
     }
 
-    /// When the next [`Event::Flush`] is due even if nothing happens, in milliseconds.
+    /// When the next [`Event::Flush`] is due even if nothing happens, in milliseconds. After a flush this is later than
+    /// the time of that.
     #[must_use]
     pub fn next_wake(&self) -> u64 {
-        match self.leaving {
-            Some(Leaving::Ends { since, .. }) => (since + FAREWELL_MILLIS).min(self.session.next_wake()),
-            Some(Leaving::Rests) | None => self.session.next_wake(),
-        }
+        let end = match self.leaving {
+            Some(Leaving::Ends { since, .. }) => since + FAREWELL_MILLIS,
+            Some(Leaving::Rests) | None => self.session.orphaned_at(),
+        };
+        self.session.next_beat().map_or(end, |beat| beat.min(end))
     }
 
     /// An operator has welcomed this process and is still heard.

@@ -95,11 +95,16 @@ impl Session {
 
     /// No operator was heard for longer than a worker may go on alone (P17).
     pub(super) fn is_orphaned(&self, now: u64) -> bool {
-        now >= self.heard.saturating_add(self.orphan_millis)
+        now >= self.orphaned_at()
     }
 
-    pub(super) fn next_wake(&self) -> u64 {
-        let orphaned = self.heard.saturating_add(self.orphan_millis);
-        if self.is_open() { self.next_beat.min(orphaned) } else { orphaned }
+    /// When the next heartbeat is due.
+    pub(super) fn next_beat(&self) -> Option<u64> {
+        self.is_open().then_some(self.next_beat)
+    }
+
+    /// When it will have been alone for too long.
+    pub(super) fn orphaned_at(&self) -> u64 {
+        self.heard.saturating_add(self.orphan_millis)
     }
 }

@@ -289,3 +289,48 @@ fn a_worker_that_knows_a_higher_term_ends_this_take_over() {
     desk.handle(Event::SessionOpened { session: SessionId(1), hello: Hello { heard: u64::MAX, ..hello } });
     assert_eq!(desk.coordinator.outranked(), None, "no honest worker says that");
 }
+
+/// A worker on each of two nodes.
+fn on_two_nodes(slots: u32) -> Desk {
+    let mut desk = Desk::of(&with_slots(slots), &[]);
+    let on = |uid: &str, node: &str| Pod { node: Some(node.into()), ..pod(uid) };
+    desk.handle(Event::PodsSeen(vec![on("pod-a", "node-a"), on("pod-b", "node-b")]));
+    desk
+}
+
+#[test]
+fn a_worker_that_falls_silent_is_lost_once_however_many_leases_it_had() {
+    let mut desk = on_two_nodes(3);
+    // Its leases run out one after the other.
+    for Grant { target, epoch, .. } in desk.works(1, "pod-a", 1, 3) {
+        desk.millis += 1000;
+        let held = vec![Held { target, epoch, position: 0 }];
+        desk.report(1, Report { beat: true, held, capacity: 3, ..Report::default() });
+    }
+    for _ in 0..60 {
+        desk.millis += 500;
+        desk.handle(Event::Flush);
+    }
+    assert!(desk.coordinator.shards().leased().is_empty(), "every lease ran out");
+    let failing = desk.coordinator.nodes.failing(desk.millis, ["node-a", "node-b"].into_iter());
+    assert!(failing.is_empty(), "one silence of three leases is not three lost workers: {failing:?}");
+}
+
+#[test]
+fn the_last_shard_is_not_left_to_workers_that_get_nothing() {
+    let mut desk = on_two_nodes(1);
+    let (fast, slow) = (desk.works(1, "pod-a", 1, 1), desk.works(2, "pod-b", 1, 1));
+    let mut next = fast[0];
+    for number in 1..=8 {
+        desk.millis += 10;
+        desk.report(1, Report { capacity: 1, ..facts(number, vec![fact(next, published())]) });
+        next = desk.orders(1).into_iter().flat_map(|orders| orders.grants).next().expect("the next shard");
+    }
+    desk.millis += 5000;
+    desk.report(2, facts(1, vec![fact(slow[0], published())]));
+    // The fast worker's node fails too often to be given anything.
+    (0..3).for_each(|_| desk.coordinator.nodes.charge(desk.millis, "node-a", 1000));
+    desk.report(1, facts(9, vec![fact(next, News::Released)]));
+    let granted = desk.wants(2);
+    assert_eq!(granted.len(), 1, "not now is {:?}", desk.coordinator.not_now());
+}
