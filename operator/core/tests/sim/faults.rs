@@ -1,172 +1,238 @@
-//! What breaks, and what users do meanwhile.
+//! What breaks, and what users do meanwhile: all of it drawn before a run begins, so that a run that fails can be told
+//! again with less of it.
 
-use hyperflow_core::{coordinator::Event, worker};
+use serde::{Deserialize, Serialize};
 
-use super::world::World;
+use super::{chance::Chance, ledger::Fate, scenario::Scenario, streams::Trick};
 
-impl World {
-    /// Things that everybody hears the cause of, or that end nobody.
-    pub fn something_happens(&mut self) {
-        match self.chance.below(4000) {
-            0..=2 => self.kill_operator(),
-            3..=6 => self.hand_over(),
-            7 | 8 => self.api_server_goes(),
-            9 | 10 if self.scenario.restores => {
-                self.store.visit("restored");
-                self.api.restore(&mut self.chance);
-            }
-            11 | 12 if self.resume_at.is_none() && !self.api.is_away(self.now) => {
-                self.store.visit("suspended");
-                self.api.edit(|seen| seen.spec.suspend = true);
-                self.resume_at = Some(self.now + self.chance.below(8000));
-            }
-            13..=17 => self.evict(),
-            18..=20 => {
-                let until = self.now + self.chance.below(8000);
-                let machine = self.some_machine();
-                self.store.visit("machine cordoned");
-                self.machines[machine].cordoned_until = until;
-            }
-            21 => {
-                let operator = self.some_operator();
-                self.desk_handles(operator, Event::PodRefused("QuotaExceeded".into(), "exceeded quota".into()));
-            }
-            _ => {}
-        }
+/// Faults come within so many milliseconds; then the world heals.
+const FAULTS_END: u64 = 20_000;
+
+/// Numbers that choose one of what is there when the time comes.
+pub type Which = u64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    OperatorKilled {
+        which: Which,
+        back: u64,
+    },
+    /// In the middle of what it was about to do.
+    OperatorDies {
+        which: Which,
+        effects: u32,
+        back: u64,
+    },
+    /// The one that led may not know for a while, or may have stopped long before.
+    LeaderChanged {
+        from: Which,
+        begins: u64,
+        ends: u64,
+    },
+    /// From the API server, and from nobody else: another leads soon, and this one goes on.
+    OperatorCutOff {
+        which: Which,
+        millis: u64,
+    },
+    /// Its watch misses everything, and what it lists is old.
+    OperatorBlind {
+        which: Which,
+        millis: u64,
+    },
+    ApiServerAway {
+        millis: u64,
+    },
+    Restored {
+        writes: u64,
+    },
+    Write {
+        which: Which,
+        fate: Fate,
+    },
+    Suspended {
+        millis: u64,
+    },
+    Scaled {
+        parallelism: u32,
+    },
+    /// `source`, `task` or `output` are changed after the plan.
+    FrozenEdited,
+    Deleted {
+        abandoned: bool,
+    },
+    PodRefused {
+        which: Which,
+    },
+    Evicted {
+        pod: Which,
+    },
+    Preempted {
+        pod: Which,
+    },
+    Cordoned {
+        machine: Which,
+        millis: u64,
+    },
+    WorkerKilled {
+        pod: Which,
+    },
+    WorkerOutOfMemory {
+        pod: Which,
+    },
+    /// Between two steps of an attempt.
+    WorkerDies {
+        pod: Which,
+        steps: u32,
+    },
+    WorkerFrozen {
+        pod: Which,
+        millis: u64,
+    },
+    WorkerTerminated {
+        pod: Which,
+    },
+    /// Without power for so long, while another is sound: everybody sees that it is the machine.
+    MachineLost {
+        machine: Which,
+        millis: u64,
+    },
+    MachineSilent {
+        machine: Which,
+        millis: u64,
+        how: Silence,
+        drained: bool,
+    },
+    StreamCut {
+        pod: Which,
+    },
+    StreamStalled {
+        pod: Which,
+        millis: u64,
+    },
+    MessageTricked {
+        pod: Which,
+        up: bool,
+        trick: Trick,
+    },
+    /// Every machine at once, and the store's: what was not synced may be gone.
+    PowerLost,
+    StoreFails {
+        pod: Which,
+    },
+    /// It does as asked, and the answer is lost.
+    StoreAnswerLost {
+        pod: Which,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Silence {
+    Frozen,
+    CutOff,
+    WithoutPower,
+}
+
+/// A fault and its time in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    pub at: u64,
+    pub fault: Fault,
+}
+
+/// Draws a plan. Half of the kinds are left out of each, so that every kind comes in many companies.
+pub fn draw(chance: &mut Chance, scenario: &Scenario) -> Vec<Planned> {
+    let left_in = chance.draw();
+    let kinds: Vec<u64> = (0..KINDS).filter(|kind| left_in >> kind & 1 == 1 && allowed(*kind, scenario)).collect();
+    let count = chance.below(24);
+    let mut plan: Vec<Planned> = (0..count)
+        .filter_map(|_| {
+            let kind = chance.pick(&kinds)?;
+            let at = chance.below(FAULTS_END);
+            Some(Planned { at, fault: fault(kind, chance) })
+        })
+        .collect();
+    if scenario.gentle {
+        // The same shard may be on each of them.
+        let lost = |chance: &mut Chance| Planned { at: chance.below(FAULTS_END), fault: fault(MACHINE_LOST, chance) };
+        plan.extend((0..chance.below(8)).map(|_| lost(chance)));
     }
-
-    /// Things whose cause nobody hears of.
-    pub fn something_breaks(&mut self) {
-        let pods: Vec<u64> = self.pods.keys().copied().collect();
-        let Some(pod) = self.chance.pick(&pods) else { return };
-        match self.chance.below(1500) {
-            0 => {
-                self.store.visit("worker killed");
-                self.process_ends(pod, "Error", true);
-            }
-            1 => {
-                self.store.visit("worker out of memory");
-                self.process_ends(pod, "OOMKilled", true);
-            }
-            2 => {
-                self.store.visit("worker frozen");
-                let until = self.now + self.chance.below(6000);
-                self.blame(pod);
-                self.with_process(pod, |process| process.frozen_until = until);
-            }
-            3 | 4 => {
-                self.store.visit("stream cut");
-                self.blame(pod);
-                self.streams_of(pod).into_iter().for_each(|id| self.close(id));
-            }
-            5 => self.process_handles(pod, worker::Event::Terminate),
-            6 => self.machine_falls_silent(),
-            _ => {}
-        }
+    // Ends of jobs: few of them, or nothing else would be seen.
+    if chance.once_in(6) {
+        let fault = Fault::Deleted { abandoned: chance.once_in(6) };
+        plan.push(Planned { at: chance.below(12_000), fault });
     }
-
-    fn with_process(&mut self, pod: u64, change: impl FnOnce(&mut super::process::Process)) {
-        if let Some(process) = self.pods.get_mut(&pod).and_then(|pod| pod.process.as_mut()) {
-            change(process);
-        }
+    if scenario.copies && chance.once_in(40) {
+        plan.push(Planned { at: chance.below(12_000), fault: Fault::FrozenEdited });
     }
+    plan.sort_by_key(|planned| planned.at);
+    plan
+}
 
-    fn some_machine(&mut self) -> usize {
-        usize::try_from(self.chance.below(self.machines.len() as u64)).unwrap()
-    }
+const KINDS: u64 = 28;
+const MACHINE_LOST: u64 = 16;
 
-    fn some_operator(&mut self) -> usize {
-        usize::try_from(self.chance.below(self.operators.len() as u64)).unwrap()
-    }
+/// Kinds that leave no doubt about why a worker ended.
+const GENTLE: std::ops::RangeInclusive<u64> = 10..=MACHINE_LOST;
 
-    fn kill_operator(&mut self) {
-        let operator = self.some_operator();
-        if self.operators[operator].desk.is_some() {
-            self.store.visit("operator killed");
-            self.end_desk(operator, None);
-        }
-        let returns = self.now + self.chance.below(5000);
-        let operator = &mut self.operators[operator];
-        operator.leads_from = operator.leads_from.max(returns);
-    }
+fn allowed(kind: u64, scenario: &Scenario) -> bool {
+    !scenario.gentle || GENTLE.contains(&kind)
+}
 
-    /// Another process leads; the one that did may not know for a while, or may have stopped long before.
-    fn hand_over(&mut self) {
-        self.store.visit("leader changed");
-        let from = self.some_operator();
-        let (begins, ends) = (self.now + self.chance.below(5000), self.now + self.chance.below(10_000));
-        for (place, operator) in self.operators.iter_mut().enumerate() {
-            if place == from {
-                operator.leads_until = operator.leads_until.min(ends);
-            } else if operator.leads_until <= begins {
-                (operator.leads_from, operator.leads_until) = (begins, u64::MAX);
-            } else {
-                operator.leads_until = u64::MAX;
-            }
+fn fault(kind: u64, chance: &mut Chance) -> Fault {
+    let which = chance.draw() >> 32;
+    let pod = which;
+    match kind {
+        0 => Fault::OperatorKilled { which, back: chance.below(5000) },
+        1 => Fault::OperatorDies { which, effects: small(chance, 12), back: chance.below(3000) },
+        2 => Fault::LeaderChanged { from: which, begins: chance.below(5000), ends: chance.below(10_000) },
+        3 => Fault::OperatorCutOff { which, millis: chance.below(15_000) },
+        4 => Fault::OperatorBlind { which, millis: chance.below(6000) },
+        5 => {
+            let long = chance.once_in(3);
+            Fault::ApiServerAway { millis: if long { 10_000 + chance.below(50_000) } else { chance.below(3000) } }
         }
+        6 => Fault::Restored { writes: chance.below(20) },
+        7..=9 => {
+            let fate = chance.pick(&[Fate::Unanswered, Fate::Late, Fate::Lost]).unwrap();
+            Fault::Write { which, fate }
+        }
+        10 => Fault::Suspended { millis: chance.below(8000) },
+        11 => Fault::Scaled { parallelism: small(chance, 6) },
+        12 => Fault::PodRefused { which },
+        13 => Fault::Cordoned { machine: which, millis: chance.below(8000) },
+        kind => harsh(kind, pod, chance),
     }
+}
 
-    fn api_server_goes(&mut self) {
-        if self.api.is_away(self.now) {
-            return;
+fn harsh(kind: u64, pod: Which, chance: &mut Chance) -> Fault {
+    match kind {
+        14 => Fault::Evicted { pod },
+        15 => Fault::Preempted { pod },
+        MACHINE_LOST => Fault::MachineLost { machine: pod, millis: 3000 + chance.below(9000) },
+        17 => Fault::WorkerKilled { pod },
+        18 => Fault::WorkerOutOfMemory { pod },
+        19 => Fault::WorkerDies { pod, steps: small(chance, 40) },
+        20 => Fault::WorkerFrozen { pod, millis: chance.below(6000) },
+        21 => Fault::WorkerTerminated { pod },
+        22 => {
+            let how = chance.pick(&[Silence::Frozen, Silence::CutOff, Silence::WithoutPower]).unwrap();
+            let long = chance.once_in(4);
+            let millis = if long { 20_000 + chance.below(30_000) } else { 300 + chance.below(8000) };
+            Fault::MachineSilent { machine: pod, millis, how, drained: chance.once_in(3) }
         }
-        let long = self.chance.once_in(3);
-        self.store.visit(if long { "API server away for long" } else { "API server away" });
-        let millis = if long { 10_000 + self.chance.below(50_000) } else { self.chance.below(3000) };
-        self.api.away_until = self.now + millis;
+        23 => Fault::StreamCut { pod },
+        24 => Fault::StreamStalled { pod, millis: chance.below(4000) },
+        25 => {
+            let late = 200 + chance.below(3000);
+            let trick = chance.pick(&[Trick::Lose, Trick::Repeat, Trick::Swap, Trick::Late(late)]).unwrap();
+            Fault::MessageTricked { pod, up: chance.once_in(2), trick }
+        }
+        26 => Fault::PowerLost,
+        _ if chance.once_in(2) => Fault::StoreFails { pod },
+        _ => Fault::StoreAnswerLost { pod },
     }
+}
 
-    fn evict(&mut self) {
-        let pods: Vec<u64> = self.pods.keys().copied().collect();
-        let Some(pod) = self.chance.pick(&pods).filter(|_| !self.api.is_away(self.now)) else { return };
-        self.store.visit("pod evicted");
-        let word = self.chance.pick(&["EvictionByEvictionAPI", "PreemptionByScheduler"]).unwrap_or_default();
-        if let Some(pod) = self.pods.get_mut(&pod) {
-            pod.disrupted_at.get_or_insert((self.now, word));
-        }
-    }
-
-    /// All of its pods at once: frozen, or cut off and at work, or dead with it.
-    fn machine_falls_silent(&mut self) {
-        let (machine, until) = (self.some_machine(), self.now + 300 + self.chance.below(8000));
-        if self.now < self.machines[machine].silent_until {
-            return;
-        }
-        (self.machines[machine].silent_from, self.machines[machine].silent_until) = (self.now, until);
-        let (kind, drains) = (self.chance.below(3), self.chance.once_in(3));
-        self.store
-            .visit(["machine frozen", "machine cut off", "machine without power"][usize::try_from(kind).unwrap()]);
-        let there = |pod: &super::pods::Pod| pod.machine == Some(machine);
-        let pods: Vec<u64> = self.pods.iter().filter(|(_, pod)| there(pod)).map(|(&number, _)| number).collect();
-        for pod in pods {
-            if drains && let Some(pod) = self.pods.get_mut(&pod) {
-                pod.disrupted_at.get_or_insert((self.now + 3000, "DeletionByTaintManager"));
-            }
-            self.blame(pod);
-            match kind {
-                0 => self.with_process(pod, |process| process.frozen_until = until),
-                1 => {
-                    self.streams_of(pod).into_iter().for_each(|id| self.stall(id));
-                    self.with_process(pod, |process| process.cut_off_until = until);
-                }
-                _ => self.process_ends(pod, "Unknown", false),
-            }
-        }
-    }
-
-    /// What users do at their time, once the API server answers.
-    pub fn users_act(&mut self) {
-        if self.api.is_away(self.now) {
-            return;
-        }
-        if self.resume_at.take_if(|at| *at <= self.now).is_some() {
-            self.api.edit(|seen| seen.spec.suspend = false);
-        }
-        if self.scenario.deleted_at.is_some_and(|at| self.now >= at) && !self.api.seen.deleting {
-            self.store.visit("deleted");
-            self.store.deleting = true;
-            let abandoned = self.chance.once_in(6);
-            self.api.edit(|seen| (seen.deleting, seen.abandoned) = (true, abandoned));
-        }
-    }
+fn small(chance: &mut Chance, end: u64) -> u32 {
+    u32::try_from(chance.below(end)).unwrap()
 }

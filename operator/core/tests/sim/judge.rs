@@ -1,42 +1,46 @@
 //! What must be true at the end, and what nobody may wait for on the way there.
 
-use hyperflow_core::{ranges::RangeSet, reasons::NotNow, retry::MAX_KILLS};
+use hyperflow_core::{
+    invariants::{self, Hardship, demand},
+    ranges::RangeSet,
+    reasons::NotNow,
+};
 
-use super::{api::done_in, operators::Desk, world::World};
+use super::{api::done_in, operators::Desk, scenario::LEASE_MILLIS, store::reference, world::World};
 
-/// Two heartbeats, and the grid of the model.
-const BEATS: u64 = 1400;
+/// Two heartbeats, what clocks differ, and the grid of the watch.
+const BEATS: u64 = 1700;
 
 /// A machine that lost so much may, with failures of shards, be one that gets no leases.
 const FAILING: u64 = 2000;
 
 impl World {
-    /// No shard that is due waits for longer than a lease and two heartbeats while a worker that may take it is idle.
+    /// L2. No shard that is due waits for longer than a lease and two heartbeats while a worker that may take it is idle.
     pub fn nobody_waits_in_vain(&mut self) {
         let (now, mut idle) = (self.now, std::mem::take(&mut self.idle));
         let mut still = std::collections::BTreeMap::new();
         for (&number, pod) in &self.pods {
             let Some(process) = &pod.process else { continue };
             let Some(stream) = process.session.and_then(|id| self.streams.get(&id)) else { continue };
-            let Some(desk) = self.operators[stream.operator].desk.as_ref().filter(|desk| desk.number == stream.desk)
-            else {
-                continue;
-            };
+            let operator = &self.operators[stream.operator];
+            let Some(desk) = operator.desk.as_ref().filter(|desk| desk.number == stream.desk) else { continue };
             let sound = pod.machine.is_some_and(|place| {
                 let machine = &self.machines[place];
-                machine.is_fit(now) && machine.points < FAILING && !desk.unfit.contains(&place)
+                machine.is_fit(now) && machine.points < FAILING
             });
-            let heard = now >= process.frozen_until && !stream.is_stalled();
-            let takes = process.core.is_in_session() && process.is_idle() && process.terminated.is_none();
-            if !(sound && heard && takes && !pod.deleting && self.has_due_shard(desk)) {
+            // What an operator has not seen yet, it cannot know to have changed.
+            let told = now >= operator.blind_until && !self.api_is_away(stream.operator);
+            let heard = now >= process.frozen_until && !stream.is_stalled() && !stream.closed;
+            let takes = process.core.is_in_session() && process.is_idle() && !process.terminated;
+            if !(sound && heard && told && takes && !pod.deleting && self.has_due_shard(desk, operator)) {
                 continue;
             }
             let key = (desk.number, number, process.id.nonce);
             let since = idle.remove(&key).unwrap_or(now);
             still.insert(key, since);
             assert!(
-                now <= since + self.scenario.limits.lease_millis + BEATS,
-                "at {now} pod {number} has been idle since {since}, and not now is {:?}: {:?}",
+                now <= since + LEASE_MILLIS + BEATS,
+                "L2 nobody waits in vain: at {now} pod {number} has been idle since {since}, and not now is {:?}: {:?}",
                 desk.core.not_now(),
                 desk.core.shards()
             );
@@ -45,7 +49,7 @@ impl World {
     }
 
     /// A shard is due, and the job is at a point where it could be leased.
-    fn has_due_shard(&self, desk: &Desk) -> bool {
+    fn has_due_shard(&self, desk: &Desk, operator: &super::operators::Operator) -> bool {
         let rests = matches!(
             desk.core.not_now(),
             NotNow::TermNotStored
@@ -58,39 +62,58 @@ impl World {
                 | NotNow::PlanBackingOff
                 | NotNow::LeftToFaster
         );
-        let shards = desk.core.shards();
-        let due = shards.pending() > 0 || shards.waiting().values().any(|waiting| waiting.until <= self.now);
+        let (shards, now) = (desk.core.shards(), operator.clock.now(self.now).millis);
+        let due = shards.pending() > 0 || shards.waiting().values().any(|waiting| waiting.until <= now);
         due && !rests
     }
 
     /// The end of a job that was not deleted.
     pub fn judge(&mut self) {
         let status = self.api.seen.status.clone();
-        let is = |kind: &str| status.conditions.iter().any(|it| it.type_ == kind && it.status == "True");
+        demand(invariants::the_end_is_explained(&status));
+        demand(invariants::one_winner_each(self.store.records.iter().copied()));
+        let done = done_in(&status);
+        let (store, copies) = (&self.store, self.scenario.copies);
+        let result = |index| (index, store.committed_bytes(index).map(<[u8]>::to_vec), reference(index));
+        demand(invariants::outputs_are_right(done.iter().filter(|_| copies).map(result)));
+        let recorded = |index| store.records.iter().any(|(of, _)| *of == index);
+        if copies {
+            demand(invariants::results_are_recorded(&done, recorded));
+        }
+        // Where nobody could sweep, that was said.
+        if !self.sweep_failed && status.plan.is_some() {
+            demand(invariants::nothing_temporary_is_left(&store.leftovers()));
+        }
+        if status.conditions.iter().any(|it| it.reason == "SpecChanged") {
+            return self.visit("spec change ended the job");
+        }
+        self.judge_shards(&status, &done);
+    }
+
+    fn judge_shards(&mut self, status: &hyperflow_api::ShardJobStatus, done: &RangeSet) {
         let shards = status.shards.as_ref().unwrap();
         let failed: RangeSet = shards.failed_indexes.parse().unwrap();
-        assert_eq!(shards.succeeded + shards.failed, shards.total);
-        assert!(is("Complete") == failed.is_empty() && is("Failed") != failed.is_empty(), "{:?}", status.conditions);
+        assert_eq!(shards.succeeded + shards.failed, shards.total, "I13 the end is explained: unsettled shards");
         // Who published what had been given up may have had nobody left to tell.
-        let done = done_in(&status);
         let lost = self.store.published().find(|index| !done.contains(*index) && !failed.contains(*index));
-        assert!(lost.is_none(), "shard {lost:?} is published and not accounted for");
+        assert!(lost.is_none(), "I13 the end is explained: shard {lost:?} is published and not accounted for");
         let guilty: Vec<u32> = [self.scenario.poison, self.scenario.hungry].into_iter().flatten().collect();
         for index in &guilty {
             let says = |word: &str| {
                 status.failures.iter().any(|it| it.reason == word && it.index == i32::try_from(*index).ok())
             };
             match (says("OOMKilled"), says("Poison")) {
-                (true, _) => self.store.visit("given up for want of memory"),
-                (_, true) => self.store.visit("given up as poison"),
+                (true, _) => self.visit("given up for want of memory"),
+                (_, true) => self.visit("given up as poison"),
                 _ => {}
             }
-            assert!(failed.contains(*index), "shard {index} kills every worker and was not given up");
+            assert!(failed.contains(*index), "L3 poison is given up: shard {index} kills every worker and was not");
         }
         for index in failed.iter().filter(|index| !guilty.contains(index)) {
-            // What was alone in so many workers when they were lost cannot be told from what kills them.
-            let deaths = self.deaths.get(&index).copied().unwrap_or(0);
-            assert!(deaths >= MAX_KILLS && !self.scenario.gentle, "shard {index} was given up: {:?}", status.failures);
+            let hardship = self.hardship.get(&index).copied().unwrap_or_default();
+            let deaths = if self.scenario.gentle { 0 } else { hardship.deaths };
+            let hardship = Hardship { deaths, ..hardship };
+            demand(invariants::nobody_is_given_up_for_nothing(index, hardship, self.scenario.max_attempts));
         }
     }
 }

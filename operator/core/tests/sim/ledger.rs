@@ -1,16 +1,16 @@
 //! Writes the status as the operator does: one at a time, read back when nobody knows what became of it (P13).
 
 use hyperflow_api::{ShardJobStatus, ids::Takeover};
-use hyperflow_core::coordinator::Revision;
-
-use super::{
-    api::{Api, Late, takeover_of},
-    chance::Chance,
-    store::Store,
+use hyperflow_core::{
+    coordinator::{Event, Revision},
+    ledger::{Next, Written, compare, next},
 };
+use serde::{Deserialize, Serialize};
+
+use super::world::{Turn, World};
 
 /// What becomes of a request.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fate {
     Answered,
     /// It arrives, and the answer does not.
@@ -20,107 +20,142 @@ pub enum Fate {
     Lost,
 }
 
+#[derive(Clone, Copy)]
 enum Step {
-    Sent { at: u64, fate: Fate },
-    Looking { at: u64 },
+    Sent(Fate),
+    Looking { conflict: bool },
+}
+
+struct Write {
+    revision: Revision,
+    status: Box<ShardJobStatus>,
+    step: Step,
 }
 
 pub struct Ledger {
     based_on: u64,
     takeover: Takeover,
     /// No write has been stored yet.
-    taking_over: bool,
-    writing: Option<(Revision, Box<ShardJobStatus>, Step)>,
-}
-
-/// What became of a write.
-pub enum Outcome {
-    Stored(Revision),
-    Refused(Revision),
-    Superseded,
+    raises_term: bool,
+    write: Option<Write>,
 }
 
 impl Ledger {
-    pub fn new(api: &Api, takeover: Takeover) -> Self {
-        Self { based_on: api.version, takeover, taking_over: true, writing: None }
+    pub fn new(based_on: u64, takeover: Takeover) -> Self {
+        Self { based_on, takeover, raises_term: true, write: None }
     }
 
-    pub fn begin(&mut self, at: u64, revision: Revision, status: Box<ShardJobStatus>, fate: Fate) {
-        assert!(self.writing.is_none(), "two status writes at a time");
-        self.writing = Some((revision, status, Step::Sent { at, fate }));
+    pub fn begin(&mut self, revision: Revision, status: Box<ShardJobStatus>, fate: Fate) {
+        assert!(self.write.is_none(), "two status writes at a time");
+        self.write = Some(Write { revision, status, step: Step::Sent(fate) });
     }
+}
 
+impl World {
     /// What is on its way when the writer ends may arrive all the same.
-    pub fn abandon(self, now: u64, api: &mut Api) {
-        if let Some((_, status, Step::Sent { at, fate })) = self.writing
+    pub fn abandon_write(&mut self, ledger: Ledger) {
+        if let Some(Write { status, step: Step::Sent(fate), .. }) = ledger.write
             && fate != Fate::Lost
         {
-            api.late.push(Late { at: at.max(now), based_on: self.based_on, status });
+            let wait = self.chance.below(500);
+            self.writes_late(wait, ledger.based_on, status);
         }
     }
 
-    pub fn act(&mut self, now: u64, api: &mut Api, chance: &mut Chance, store: &mut Store) -> Option<Outcome> {
-        let (revision, status, step) = self.writing.take()?;
-        let (Step::Sent { at, .. } | Step::Looking { at }) = step;
-        if now < at {
-            self.writing = Some((revision, status, step));
-            return None;
+    fn writes_late(&mut self, wait: u64, based_on: u64, status: Box<ShardJobStatus>) {
+        self.late.push((based_on, status));
+        let number = self.late.len() - 1;
+        let at = self.api.away_until.max(self.now) + wait;
+        self.at(at, Turn::LateWrite(number));
+    }
+
+    /// A write that nobody waits for arrives after all.
+    pub fn late_write_arrives(&mut self, number: usize) {
+        let (based_on, status) = self.late[number].clone();
+        if self.now < self.api.away_until {
+            return self.at(self.api.away_until, Turn::LateWrite(number));
         }
-        let Step::Sent { fate, .. } = step else { return self.look(now, revision, status, false, api, chance, store) };
-        let fate = if api.is_away(now) && fate != Fate::Lost { Fate::Late } else { fate };
-        let stored = matches!(fate, Fate::Answered | Fate::Unanswered) && api.write(self.based_on, &status, store);
-        if fate == Fate::Answered {
-            if stored {
-                return Some(self.stored(revision, api));
+        if self.api.write(based_on, &status, &self.store) {
+            self.visit("late write stored");
+            self.changed();
+        }
+    }
+
+    pub fn ledger_acts(&mut self, place: usize, number: u64) {
+        let away = self.api_is_away(place);
+        let desk = self.operators[place].desk.as_mut().filter(|desk| desk.number == number);
+        let Some(ledger) = desk.and_then(|desk| desk.ledger.as_mut()) else { return };
+        let Some(write) = ledger.write.take() else { return };
+        match write.step {
+            Step::Sent(fate) => {
+                self.send(place, number, write, if away && fate != Fate::Lost { Fate::Late } else { fate });
             }
-            store.visit("write met another version");
-            return self.look(now, revision, status, true, api, chance, store);
+            Step::Looking { .. } if away => self.again(place, number, write, 500),
+            Step::Looking { conflict } => self.look(place, number, write, conflict),
         }
-        if fate == Fate::Late {
-            let at = api.away_until.max(now) + chance.below(4000);
-            api.late.push(Late { at, based_on: self.based_on, status: status.clone() });
+    }
+
+    fn again(&mut self, place: usize, number: u64, write: Write, wait: u64) {
+        if let Some(ledger) = self.operators[place].desk.as_mut().and_then(|desk| desk.ledger.as_mut()) {
+            ledger.write = Some(write);
+            self.after(wait, Turn::LedgerActs { place, desk: number });
         }
-        store.visit("write lost");
-        self.writing = Some((revision, status, Step::Looking { at: now + 100 + chance.below(3000) }));
-        None
+    }
+
+    fn send(&mut self, place: usize, number: u64, write: Write, fate: Fate) {
+        let Some(ledger) = self.operators[place].desk.as_mut().and_then(|desk| desk.ledger.as_mut()) else { return };
+        let based_on = ledger.based_on;
+        let arrives = matches!(fate, Fate::Answered | Fate::Unanswered);
+        let stored = arrives && self.api.write(based_on, &write.status, &self.store);
+        match fate {
+            Fate::Answered if stored => return self.stored(place, write),
+            Fate::Answered => {
+                self.visit("write met another version");
+                return self.look(place, number, write, true);
+            }
+            Fate::Late => {
+                let wait = self.chance.below(4000);
+                self.writes_late(wait, based_on, write.status.clone());
+            }
+            Fate::Unanswered | Fate::Lost => {}
+        }
+        self.visit("write lost");
+        let wait = 100 + self.chance.below(3000);
+        self.again(place, number, Write { step: Step::Looking { conflict: false }, ..write }, wait);
     }
 
     /// What stands in the API server, compared with what was written.
-    #[allow(clippy::too_many_arguments, reason = "the write and the whole world")]
-    fn look(
-        &mut self,
-        now: u64,
-        revision: Revision,
-        status: Box<ShardJobStatus>,
-        conflict: bool,
-        api: &mut Api,
-        chance: &mut Chance,
-        store: &mut Store,
-    ) -> Option<Outcome> {
-        if api.is_away(now) {
-            self.writing = Some((revision, status, Step::Looking { at: now + 500 }));
-            return None;
+    fn look(&mut self, place: usize, number: u64, write: Write, conflict: bool) {
+        let Some(ledger) = self.operators[place].desk.as_mut().and_then(|desk| desk.ledger.as_mut()) else { return };
+        let written = Written { status: &write.status, takeover: ledger.takeover, raises_term: ledger.raises_term };
+        let found = compare(Some(&self.api.seen.status), written, self.api.version == ledger.based_on);
+        match next(found, conflict) {
+            Next::Stored => {
+                self.visit("write found stored");
+                self.stored(place, write);
+            }
+            Next::Superseded => {
+                self.visit("superseded");
+                self.end_desk(place, Some(0));
+            }
+            Next::WriteAgain => {
+                ledger.based_on = self.api.version;
+                let wait = self.chance.below(40);
+                self.again(place, number, Write { step: Step::Sent(Fate::Answered), ..write }, wait);
+            }
+            Next::Refused => {
+                ledger.based_on = self.api.version;
+                self.visit("write refused");
+                self.desk_hears(place, vec![Event::StatusRefused(write.revision)]);
+            }
         }
-        let ours = takeover_of(&api.seen.status) == Some(self.takeover);
-        if ours && api.seen.status == *status {
-            return Some(self.stored(revision, api));
-        }
-        let untouched = self.taking_over && api.version == self.based_on;
-        if !ours && !untouched {
-            return Some(Outcome::Superseded);
-        }
-        self.based_on = api.version;
-        if !conflict {
-            store.visit("write refused");
-            return Some(Outcome::Refused(revision));
-        }
-        self.writing = Some((revision, status, Step::Sent { at: now + chance.below(40), fate: Fate::Answered }));
-        None
     }
 
-    fn stored(&mut self, revision: Revision, api: &Api) -> Outcome {
-        self.taking_over = false;
-        self.based_on = api.version;
-        Outcome::Stored(revision)
+    fn stored(&mut self, place: usize, write: Write) {
+        if let Some(ledger) = self.operators[place].desk.as_mut().and_then(|desk| desk.ledger.as_mut()) {
+            ledger.raises_term = false;
+            ledger.based_on = self.api.version;
+        }
+        self.status_is_stored(place, write.revision, write.status);
     }
 }

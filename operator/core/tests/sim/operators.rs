@@ -1,14 +1,24 @@
 //! The operator's processes: who leads, their desks, and what a desk does with what the core says.
 
-use hyperflow_api::message::{FromOperator, Orders, Target};
+use std::collections::BTreeMap;
+
+use hyperflow_api::{
+    ShardJobStatus,
+    ids::ShardIndex,
+    message::{Checkpoint, FromOperator, News, Orders, Target},
+};
 use hyperflow_core::{
-    coordinator::{Coordinator, Effect, Event, Revision},
-    invariants,
+    coordinator::{Coordinator, Effect, Event, Node, Pod, Revision, Seen, SessionId},
+    invariants::{self, demand},
+    ledger::takeover_of,
+    status,
 };
 
 use super::{
-    ledger::{Fate, Ledger, Outcome},
-    world::World,
+    api::done_in,
+    clock::Clock,
+    ledger::{Fate, Ledger},
+    world::{Turn, World},
 };
 
 /// The pause before a desk that ended early is opened again: doubled up to the last.
@@ -17,34 +27,77 @@ const LAST_PAUSE: u64 = 30_000;
 const SOUND: u64 = 60_000;
 
 /// A process. Nobody knows better than itself that it does not lead any more.
-#[derive(Default)]
 pub struct Operator {
+    pub clock: Clock,
     pub leads_from: u64,
     pub leads_until: u64,
     pub desk: Option<Desk>,
-    pub rests_until: u64,
+    /// It does not reach the API server until then.
+    pub cut_off_until: u64,
+    /// It sees nothing new until then.
+    pub blind_until: u64,
+    pub view: Option<View>,
+    /// It ends after so many effects.
+    pub dies_in: Option<(u32, u64)>,
+    /// What becomes of its next write.
+    pub fate: Option<Fate>,
+    rests_until: u64,
     failures: u32,
     heard: u64,
+}
+
+/// What its caches hold.
+#[derive(Clone)]
+pub struct View {
+    seen: Seen,
+    version: u64,
+    nodes: Vec<Node>,
+    pods: Vec<Pod>,
 }
 
 pub struct Desk {
     pub number: u64,
     pub core: Coordinator,
-    pub ledger: Ledger,
+    pub ledger: Option<Ledger>,
     pub since: u64,
+    wakes_at: u64,
     looks_at: u64,
-    /// Machines that take no leases, as it was told.
-    pub unfit: Vec<usize>,
     /// What it was told of the job, and since when.
-    pub suspended: bool,
+    suspended: bool,
+    /// It was told that what the plan freezes was changed (P4).
+    changed: bool,
     pub deleting: Option<u64>,
     pub released: bool,
+    /// Facts that arrived and are not acknowledged: by session and number.
+    facts: BTreeMap<(SessionId, u64), (ShardIndex, Told)>,
+    /// The last status that was stored, and when.
+    stored: Option<(u64, Box<ShardJobStatus>)>,
+    /// Its take-over was stored.
+    pub leads: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Told {
+    Published,
+    Checkpointed(Checkpoint),
 }
 
 impl Operator {
-    /// Leads from the beginning and for ever, unless something happens.
-    pub fn leader() -> Self {
-        Self { leads_until: u64::MAX, ..Self::default() }
+    pub fn new(clock: Clock, leads_until: u64) -> Self {
+        Self {
+            clock,
+            leads_from: 0,
+            leads_until,
+            desk: None,
+            cut_off_until: 0,
+            blind_until: 0,
+            view: None,
+            dies_in: None,
+            fate: None,
+            rests_until: 0,
+            failures: 0,
+            heard: 0,
+        }
     }
 
     pub fn leads(&self, now: u64) -> bool {
@@ -53,107 +106,153 @@ impl Operator {
 }
 
 impl World {
-    pub fn operators_act(&mut self) {
-        let open = |world: &Self| world.operators.iter().filter(|operator| operator.desk.is_some()).count();
-        for operator in 0..self.operators.len() {
-            if !self.operators[operator].leads(self.now) || self.api.gone {
-                self.end_desk(operator, None);
-            }
-            self.open_desk(operator);
-            self.ledger_acts(operator);
-            // What was decided is said before the desk hears that the job is to stop.
-            self.desk_handles(operator, Event::Flush);
-            self.look(operator);
-            self.desk_handles(operator, Event::Flush);
-            self.let_go(operator);
-        }
-        if open(self) > 1 {
-            self.store.visit("two desks at a time");
-        }
+    pub fn open_desks(&self) -> Vec<usize> {
+        let open = |&place: &usize| self.operators[place].desk.is_some();
+        (0..self.operators.len()).filter(open).collect()
     }
 
-    fn open_desk(&mut self, number: usize) {
-        let operator = &mut self.operators[number];
+    pub fn api_is_away(&self, operator: usize) -> bool {
+        self.now < self.api.away_until.max(self.operators[operator].cut_off_until)
+    }
+
+    /// Now and then a process minds whether it leads, and opens the desk of the job.
+    pub fn operator_minds(&mut self, place: usize) {
+        if !self.operators[place].leads(self.now) || self.api.gone {
+            self.end_desk(place, None);
+        }
+        self.open_desk(place);
+        if self.open_desks().len() > 1 {
+            self.visit("two desks at a time");
+        }
+        self.let_go(place);
+        // Caches are filled anew now and then.
+        if self.chance.once_in(20) {
+            self.look_soon(place, 0);
+        }
+        let pause = 30 + self.chance.below(60);
+        self.after(pause, Turn::OperatorMinds(place));
+    }
+
+    fn open_desk(&mut self, place: usize) {
+        let operator = &self.operators[place];
         let idle = operator.desk.is_none() && operator.leads(self.now) && self.now >= operator.rests_until;
-        if !idle || self.api.is_away(self.now) || self.api.gone || !self.chance.once_in(5) {
+        if !idle || self.api_is_away(place) || self.api.gone {
             return;
         }
-        if hyperflow_core::status::is_terminal(&self.api.seen.status, 1) && self.pods.is_empty() {
+        if status::is_terminal(&self.api.seen.status, 1) && self.pods.is_empty() {
             return;
         }
+        let fresh = self.now >= operator.blind_until || self.chance.once_in(2);
+        let seen = if fresh { None } else { operator.view.clone() };
+        let (seen, version) =
+            seen.map_or_else(|| (self.api.seen.clone(), self.api.version), |view| (view.seen, view.version));
         let random = self.chance.draw();
-        let (time, heard) = (self.time(), std::mem::take(&mut self.operators[number].heard));
-        let core = Coordinator::take_over(time, &self.api.seen, random, heard, self.scenario.limits).unwrap();
+        let operator = &mut self.operators[place];
+        let (time, heard) = (operator.clock.now(self.now), std::mem::take(&mut operator.heard));
+        let core = Coordinator::take_over(time, &seen, random, heard, self.scenario.limits()).unwrap();
         self.last_desk += 1;
-        self.operators[number].desk = Some(Desk {
+        let ledger = Some(Ledger::new(version, core.takeover()));
+        self.operators[place].desk = Some(Desk {
             number: self.last_desk,
-            ledger: Ledger::new(&self.api, core.takeover()),
+            ledger,
             core,
             since: self.now,
-            looks_at: self.now,
-            unfit: Vec::new(),
-            suspended: self.api.seen.spec.suspend,
-            deleting: self.api.seen.deleting.then_some(self.now),
+            wakes_at: 0,
+            looks_at: 0,
+            suspended: seen.spec.suspend,
+            changed: self.spec_changed.is_some_and(|generation| seen.generation >= generation),
+            deleting: seen.deleting.then_some(self.now),
             released: false,
+            facts: BTreeMap::new(),
+            stored: None,
+            leads: false,
         });
+        self.desk_hears(place, Vec::new());
+        self.look_soon(place, 0);
     }
 
     /// `early` is for a desk that ended before its job was over: the term that is to be outdone, or 0.
-    pub fn end_desk(&mut self, number: usize, early: Option<u64>) {
-        let operator = &mut self.operators[number];
+    pub fn end_desk(&mut self, place: usize, early: Option<u64>) {
+        let now = self.now;
+        let operator = &mut self.operators[place];
         let Some(desk) = operator.desk.take() else { return };
-        desk.ledger.abandon(self.now, &mut self.api);
         if let Some(heard) = early {
-            let failures = if self.now >= desk.since + SOUND { 0 } else { operator.failures };
-            operator.rests_until = self.now + LAST_PAUSE.min(FIRST_PAUSE << failures.min(10));
+            let failures = if now >= desk.since + SOUND { 0 } else { operator.failures };
+            operator.rests_until = now + LAST_PAUSE.min(FIRST_PAUSE << failures.min(10));
             operator.failures = failures + 1;
             operator.heard = heard;
         } else {
             operator.failures = 0;
         }
+        if let Some(ledger) = desk.ledger {
+            self.abandon_write(ledger);
+        }
         let of_desk = |stream: &super::streams::Stream| stream.desk == desk.number;
         let ids: Vec<u64> = self.streams.iter().filter(|(_, stream)| of_desk(stream)).map(|(&id, _)| id).collect();
-        ids.into_iter().for_each(|id| self.close(id));
+        ids.into_iter().for_each(|id| self.close(id, false));
     }
 
-    fn ledger_acts(&mut self, operator: usize) {
-        let Some(desk) = &mut self.operators[operator].desk else { return };
-        match desk.ledger.act(self.now, &mut self.api, &mut self.chance, &mut self.store) {
-            Some(Outcome::Stored(revision)) => self.desk_handles(operator, Event::StatusStored(revision)),
-            Some(Outcome::Refused(revision)) => self.desk_handles(operator, Event::StatusRefused(revision)),
-            Some(Outcome::Superseded) => {
-                self.store.visit("superseded");
-                self.end_desk(operator, Some(0));
-            }
-            None => {}
+    pub fn kill_operator(&mut self, place: usize, back: u64) {
+        if self.operators[place].desk.is_some() {
+            self.visit("operator killed");
+            self.end_desk(place, None);
+        }
+        let returns = self.now + back;
+        let operator = &mut self.operators[place];
+        operator.leads_from = operator.leads_from.max(returns);
+    }
+
+    /// Something changed that operators watch.
+    pub fn changed(&mut self) {
+        for place in 0..self.operators.len() {
+            let delay = self.chance.below(100);
+            self.look_soon(place, delay);
+        }
+    }
+
+    fn look_soon(&mut self, place: usize, delay: u64) {
+        let at = self.now + delay;
+        if let Some(desk) =
+            self.operators[place].desk.as_mut().filter(|desk| desk.looks_at <= self.now || at < desk.looks_at)
+        {
+            desk.looks_at = at;
+            self.at(at, Turn::OperatorLooks(place));
         }
     }
 
     /// Reconciliation: the desk is told what is there, and what it wants is done.
-    fn look(&mut self, operator: usize) {
-        let again = self.chance.once_in(20);
-        let Some(desk) = &mut self.operators[operator].desk else { return };
-        if self.api.is_away(self.now) || !(again || self.now >= desk.looks_at) {
-            return;
+    pub fn operator_looks(&mut self, place: usize) {
+        let now = self.now;
+        let away = self.api_is_away(place);
+        let Some(desk) = self.operators[place].desk.as_mut().filter(|desk| desk.looks_at == now) else { return };
+        if away {
+            return self.look_soon(place, 100);
         }
-        desk.looks_at = u64::MAX;
-        desk.suspended = self.api.seen.spec.suspend;
-        let unfit = |machine: &usize| self.scenario.nodes_known && !self.machines[*machine].is_fit(self.now);
-        desk.unfit = (0..self.machines.len()).filter(unfit).collect();
-        if self.api.seen.deleting {
-            desk.deleting.get_or_insert(self.now);
+        desk.looks_at = 0;
+        let blind = now < self.operators[place].blind_until;
+        if blind {
+            self.visit("looked at an old list");
         }
-        self.desk_handles(operator, Event::JobSeen(Box::new(self.api.seen.clone())));
+        let view = self.operators[place].view.clone().filter(|_| blind).unwrap_or_else(|| self.view());
+        let mut events = vec![Event::JobSeen(Box::new(view.seen.clone()))];
         if self.scenario.nodes_known {
-            self.desk_handles(operator, Event::NodesSeen(self.nodes_seen()));
+            events.push(Event::NodesSeen(view.nodes.clone()));
         }
-        self.desk_handles(operator, Event::PodsSeen(self.pods_seen()));
-        let time = self.time();
-        let Some(desk) = &mut self.operators[operator].desk else { return };
+        events.push(Event::PodsSeen(view.pods.clone()));
+        let Some(desk) = &mut self.operators[place].desk else { return };
+        desk.suspended = view.seen.spec.suspend;
+        desk.changed = self.spec_changed.is_some_and(|generation| view.seen.generation >= generation);
+        if view.seen.deleting {
+            desk.deleting.get_or_insert(now);
+        }
+        self.operators[place].view = Some(view);
+        self.desk_hears(place, events);
+        let time = self.operators[place].clock.now(now);
+        let Some(desk) = &mut self.operators[place].desk else { return };
         let wanted = desk.core.wanted_pods(time);
         assert!(wanted.create.is_empty() || desk.deleting.is_none(), "a pod for a deleted job: {wanted:?}");
         for (name, uid) in wanted.delete {
-            self.store.visit("pod deleted");
+            self.visit("pod deleted");
             self.delete_pod(&name, &uid);
         }
         for name in wanted.create {
@@ -161,85 +260,181 @@ impl World {
         }
     }
 
-    pub fn desk_handles(&mut self, operator: usize, event: Event) {
-        let time = self.time();
-        let Some(desk) = &mut self.operators[operator].desk else { return };
-        let before = desk.core.shards().clone();
-        let told = self.traced.then(|| format!("{event:?}"));
-        let effects = desk.core.handle(time, event);
-        if before.total() > 0 {
-            invariants::done_stays_done(&before, desk.core.shards()).unwrap();
-        }
-        let outranked = desk.core.outranked();
-        if let Some(told) = told.filter(|told| told != "Flush" || !effects.is_empty()) {
-            println!("{:>6} operator {operator}: {told:.600}", self.now);
-            effects.iter().for_each(|effect| println!("        -> {:.600}", format!("{effect:?}")));
-        }
-        for effect in effects {
-            self.carry_out(operator, effect);
-        }
-        let over = self.operators[operator].desk.as_ref().is_some_and(|desk| desk.core.is_over());
-        match outranked {
-            _ if over => self.end_desk(operator, None),
-            Some(term) => {
-                self.store.visit("outranked");
-                self.end_desk(operator, Some(term));
-            }
-            None => {}
+    fn view(&self) -> View {
+        View {
+            seen: self.api.seen.clone(),
+            version: self.api.version,
+            nodes: self.nodes_seen(),
+            pods: self.pods_seen(),
         }
     }
 
-    fn carry_out(&mut self, operator: usize, effect: Effect) {
-        let soon = self.now + self.chance.below(60);
-        let Some(desk) = &mut self.operators[operator].desk else { return };
+    /// Events, then one flush, then what the core says: as the shell of a desk does.
+    pub fn desk_hears(&mut self, place: usize, events: Vec<Event>) {
+        let Self { now, operators, log, .. } = self;
+        let operator = &mut operators[place];
+        let Some(desk) = &mut operator.desk else { return };
+        let time = operator.clock.now(*now);
+        let mut effects = Vec::new();
+        for event in events.into_iter().chain([Event::Flush]) {
+            log.tell(*now, || format!("operator {place} hears {event:?}"));
+            desk.hears(&event);
+            effects.extend(desk.core.handle(time, event));
+        }
+        for effect in effects {
+            self.log.tell(self.now, || format!("operator {place} does {effect:?}"));
+            let operator = &mut self.operators[place];
+            if operator.dies_in.as_mut().is_some_and(|(left, _)| std::mem::replace(left, left.saturating_sub(1)) == 0) {
+                let back = operator.dies_in.take().map_or(0, |(_, back)| back);
+                self.visit("operator died between two effects");
+                return self.kill_operator(place, back);
+            }
+            self.desk_does(place, effect);
+        }
+        let now = self.now;
+        let operator = &mut self.operators[place];
+        let Some(desk) = &mut operator.desk else { return };
+        if desk.core.is_over() {
+            return self.end_desk(place, None);
+        }
+        if let Some(term) = desk.core.outranked() {
+            self.visit("outranked");
+            return self.end_desk(place, Some(term));
+        }
+        let wake = desk.core.next_wake(time);
+        assert!(wake > time.millis, "L5 nobody spins: nothing is left to do, and the desk wants to be asked at once");
+        let at = operator.clock.when(wake).max(now + 1);
+        if desk.wakes_at != at {
+            desk.wakes_at = at;
+            let desk = desk.number;
+            self.at(at, Turn::DeskWakes { place, desk });
+        }
+    }
+
+    pub fn desk_wakes(&mut self, place: usize, number: u64) {
+        let now = self.now;
+        if self.operators[place].desk.as_ref().is_some_and(|desk| desk.number == number && desk.wakes_at == now) {
+            self.desk_hears(place, Vec::new());
+        }
+    }
+
+    fn desk_does(&mut self, place: usize, effect: Effect) {
+        let Some(desk) = &mut self.operators[place].desk else { return };
         match effect {
             Effect::Send { session, message } => {
                 if let FromOperator::Orders(orders) = &message {
-                    desk.check_grants(orders);
+                    self.check_orders(place, session, orders);
                 }
                 self.send_to_worker(session, message);
             }
-            Effect::Close { session, .. } => self.close(session.0),
-            Effect::StoreStatus { revision, status } => self.store_status(operator, revision, status),
-            Effect::LookAtPool => desk.looks_at = desk.looks_at.min(soon),
+            Effect::Close { session, .. } => self.close(session.0, true),
+            Effect::StoreStatus { revision, status } => self.store_status(place, revision, status),
+            Effect::LookAtPool => {
+                let soon = self.chance.below(60);
+                self.look_soon(place, soon);
+            }
             Effect::Release => desk.released = true,
-            Effect::Announce(_) => {}
+            Effect::Announce(news) => self.sweep_failed |= news.reason == "SweepFailed",
         }
     }
 
-    fn store_status(&mut self, operator: usize, revision: Revision, status: Box<hyperflow_api::ShardJobStatus>) {
-        let fate = match self.chance.below(40) {
-            _ if !self.faults_last() => Fate::Answered,
-            0 => Fate::Lost,
-            1 => Fate::Late,
-            2 | 3 => Fate::Unanswered,
-            _ => Fate::Answered,
-        };
-        let at = self.now + self.chance.below(80);
-        if let Some(desk) = &mut self.operators[operator].desk {
-            desk.ledger.begin(at, revision, status, fate);
+    fn store_status(&mut self, place: usize, revision: Revision, status: Box<ShardJobStatus>) {
+        let (now, latency) = (self.now, self.chance.below(80));
+        let operator = &mut self.operators[place];
+        let Some(desk) = &mut operator.desk else { return };
+        demand(invariants::status_fits(desk.core.shards(), &status));
+        if let Some((since, last)) = &desk.stored {
+            let (from, to) = (operator.clock.now(*since).millis, operator.clock.now(now).millis);
+            demand(invariants::writes_are_paced(to - from, last, &status));
+        }
+        self.log.note(now, &status.recovery);
+        self.log.note(now, &status.shards);
+        let fate = operator.fate.take().unwrap_or(Fate::Answered);
+        let Some(ledger) = &mut desk.ledger else { return };
+        ledger.begin(revision, status, fate);
+        let number = desk.number;
+        self.after(latency, Turn::LedgerActs { place, desk: number });
+    }
+
+    /// A status of this desk is in the API server.
+    pub fn status_is_stored(&mut self, place: usize, revision: Revision, status: Box<ShardJobStatus>) {
+        if let Some(desk) = &mut self.operators[place].desk {
+            desk.stored = Some((self.now, status));
+            desk.leads = true;
+            self.changed();
+            self.desk_hears(place, vec![Event::StatusStored(revision)]);
         }
     }
 
     /// The finalizer of a deleted object is taken off.
-    fn let_go(&mut self, operator: usize) {
-        let Some(desk) = &self.operators[operator].desk else { return };
+    fn let_go(&mut self, place: usize) {
+        let Some(desk) = &self.operators[place].desk else { return };
         let Some(since) = desk.deleting else { return };
-        assert!(desk.released || self.now <= since + 30_000, "the object waits for longer than promised (P24)");
-        if desk.released && !self.api.is_away(self.now) && self.api.seen.deleting {
-            let swept = self.store.visited.contains_key("swept after deletion");
-            self.store.visit(if swept { "released when swept" } else { "released unswept" });
+        // Nobody can do anything about it while the API server is away.
+        let since = since.max(self.api.away_until).max(self.operators[place].cut_off_until);
+        assert!(
+            desk.released || self.now <= since + 33_000,
+            "L6 a deleted object goes: it waits for longer than 30 s (P24)"
+        );
+        if desk.released && !self.api_is_away(place) && self.api.seen.deleting {
+            let swept = self.store.swept;
+            self.visit(if swept { "released when swept" } else { "released unswept" });
             self.api.gone = true;
+        }
+    }
+
+    /// What is promised of orders, at the moment they are given.
+    fn check_orders(&mut self, place: usize, session: SessionId, orders: &Orders) {
+        let Some(desk) = &mut self.operators[place].desk else { return };
+        let takeover = Some(desk.core.takeover()).filter(|_| desk.leads);
+        let reserved = desk.stored.as_ref().and_then(|(_, status)| status.recovery.as_ref());
+        let reserved = reserved.map_or(0, |notes| u32::try_from(notes.reserved_through).unwrap());
+        for grant in &orders.grants {
+            let Target::Shard(index) = grant.target else { continue };
+            let revoked = orders.revoked.iter().any(|revoked| revoked.target == grant.target);
+            let rests = (desk.suspended || desk.changed || desk.deleting.is_some()) && !revoked;
+            demand(invariants::rests_when_told(index, rests));
+            if grant.replaces.is_none() {
+                demand(invariants::granted_by_right(grant.epoch, index, takeover, reserved));
+                // One that was replaced and does not know it cannot know what another has acknowledged.
+                let current = takeover_of(&self.api.seen.status) == takeover && !self.store.is_committed(index);
+                if let Some(&known) = self.api.acknowledged.get(&index).filter(|_| current) {
+                    demand(invariants::kept_what_was_acknowledged(index, known, grant.resume));
+                }
+            }
+        }
+        let stored = desk.stored.as_ref().map(|(_, status)| done_in(status)).unwrap_or_default();
+        for number in desk.acknowledged(session, orders.acked_through) {
+            let Some((index, told)) = desk.facts.remove(&(session, number)) else { continue };
+            match told {
+                Told::Published => demand(invariants::acknowledged_is_stored(index, &stored)),
+                Told::Checkpointed(checkpoint) => {
+                    self.api.acknowledged.insert(index, checkpoint);
+                }
+            }
         }
     }
 }
 
 impl Desk {
-    /// Who is told to stop gets nothing but the sweep.
-    fn check_grants(&self, orders: &Orders) {
-        let revoked = |target: Target| orders.revoked.iter().any(|revoked| revoked.target == target);
-        let rests = self.suspended || self.deleting.is_some();
-        let stray = orders.grants.iter().find(|grant| rests && grant.target != Target::Sweep && !revoked(grant.target));
-        assert!(stray.is_none(), "granted after the job was to stop: {stray:?}");
+    fn acknowledged(&self, session: SessionId, through: Option<u64>) -> Vec<u64> {
+        let through = through.unwrap_or(0);
+        self.facts.range((session, 0)..=(session, through)).map(|(&(_, number), _)| number).collect()
+    }
+
+    /// Remembers what a worker says, to see what is acknowledged: results, and checkpoints under a live lease.
+    fn hears(&mut self, event: &Event) {
+        let Event::Reported { session, report } = event else { return };
+        for (fact, number) in report.facts.iter().zip(report.first_number..) {
+            let Target::Shard(index) = fact.target else { continue };
+            let live = self.core.shards().leased().get(&index).is_some_and(|leased| leased.lease.epoch == fact.epoch);
+            match fact.news {
+                News::Published(_) => self.facts.insert((*session, number), (index, Told::Published)),
+                News::Checkpointed(told) if live => {
+                    self.facts.insert((*session, number), (index, Told::Checkpointed(told)))
+                }
+                _ => continue,
+            };
+        }
     }
 }

@@ -1,13 +1,17 @@
 //! The cluster: machines, pods, and the kubelet, which starts and ends processes and tells of it in its own time.
 
+use std::collections::BTreeSet;
+
+use hyperflow_api::ids::ShardIndex;
 use hyperflow_core::{
     coordinator::{Node as NodeSeen, Pod as PodSeen},
     worker,
 };
 
 use super::{
+    clock::Clock,
     process::Process,
-    world::{STEP, World},
+    world::{Turn, World},
 };
 
 /// A machine that is silent for so long is not ready.
@@ -42,17 +46,11 @@ pub struct Pod {
     pub uid: String,
     pub machine: Option<usize>,
     pub process: Option<Process>,
-    starts_at: u64,
-    restarts: u64,
     pub deleting: bool,
+    restarts: u64,
     disruption: Option<&'static str>,
-    /// What will disrupt it, and when.
-    pub disrupted_at: Option<(u64, &'static str)>,
     ends: u32,
     ended: Option<&'static str>,
-    /// Ends that the kubelet has not told of yet, and when it will.
-    untold: Vec<(u64, &'static str)>,
-    gone_at: Option<u64>,
 }
 
 fn says(word: &'static str) -> (String, String) {
@@ -65,28 +63,35 @@ impl World {
             return;
         }
         self.last_pod += 1;
+        let uid = format!("{:08x}-{}", self.chance.draw() >> 32, self.last_pod);
         let pod = Pod {
             name: name.into(),
-            uid: format!("{:08x}-{}", self.chance.draw() >> 32, self.last_pod),
+            uid,
             machine: None,
             process: None,
-            starts_at: 0,
-            restarts: 0,
             deleting: false,
+            restarts: 0,
             disruption: None,
-            disrupted_at: None,
             ends: 0,
             ended: None,
-            untold: Vec::new(),
-            gone_at: None,
         };
         self.pods.insert(self.last_pod, pod);
+        self.after(20, Turn::Bind(self.last_pod));
+        self.changed();
     }
 
     pub fn delete_pod(&mut self, name: &str, uid: &str) {
-        if let Some(pod) = self.pods.values_mut().find(|pod| pod.name == name && pod.uid == uid) {
-            pod.deleting = true;
+        let found = self.pods.iter().find(|(_, pod)| pod.name == name && pod.uid == uid);
+        if let Some(&number) = found.map(|(number, _)| number) {
+            self.begin_to_delete(number);
         }
+    }
+
+    fn begin_to_delete(&mut self, number: u64) {
+        let Some(pod) = self.pods.get_mut(&number).filter(|pod| !pod.deleting) else { return };
+        pod.deleting = true;
+        self.changed();
+        self.after(20, Turn::KubeletEnds(number));
     }
 
     pub fn pods_seen(&self) -> Vec<PodSeen> {
@@ -113,127 +118,137 @@ impl World {
         self.machines.iter().map(seen).collect()
     }
 
-    /// The scheduler, the kubelets and the processes have their turn.
-    pub fn pods_act(&mut self) {
-        let all: Vec<u64> = self.pods.keys().copied().collect();
-        for pod in all {
-            self.control_plane_acts(pod);
-            self.kubelet_acts(pod);
-            self.process_lives(pod);
-        }
-    }
-
-    /// What the API server has to do with: binding, disruptions, the kubelet's news.
-    fn control_plane_acts(&mut self, number: u64) {
+    /// The scheduler finds a machine for a pod.
+    pub fn bind(&mut self, number: u64) {
         let now = self.now;
-        let Some(pod) = self.pods.get_mut(&number).filter(|_| !self.api.is_away(now)) else { return };
-        if pod.machine.is_none() {
-            let fit = |(place, machine): (usize, &Machine)| machine.is_fit(now).then_some(place);
-            let fit: Vec<usize> = self.machines.iter().enumerate().filter_map(fit).collect();
-            pod.machine = self.chance.pick(&fit);
-            pod.starts_at = now + 50 + self.chance.below(500);
+        let fit = |(place, machine): (usize, &Machine)| machine.is_fit(now).then_some(place);
+        let fit: Vec<usize> = self.machines.iter().enumerate().filter_map(fit).collect();
+        let machine = self.chance.pick(&fit).filter(|_| now >= self.api.away_until);
+        let Some(pod) = self.pods.get_mut(&number).filter(|pod| !pod.deleting) else { return };
+        pod.machine = machine;
+        if machine.is_none() {
+            return self.after(200, Turn::Bind(number));
         }
-        if let Some((_, word)) = pod.disrupted_at.take_if(|(at, _)| *at <= now) {
-            pod.disruption = Some(word);
-            pod.deleting = true;
+        self.changed();
+        let wait = 50 + self.chance.below(500);
+        self.after(wait, Turn::KubeletStarts(number));
+    }
+
+    /// Whether a pod's kubelet can do nothing just now.
+    fn kubelet_is_silent(&self, pod: &Pod) -> bool {
+        pod.machine.is_some_and(|machine| self.machines[machine].is_silent(self.now))
+    }
+
+    pub fn kubelet_starts(&mut self, number: u64) {
+        let Some(pod) = self.pods.get(&number).filter(|pod| !pod.deleting && pod.process.is_none()) else { return };
+        if self.kubelet_is_silent(pod) {
+            return self.after(100, Turn::KubeletStarts(number));
         }
-        let silent = pod.machine.is_some_and(|machine| self.machines[machine].is_silent(now));
-        if !silent && pod.untold.first().is_some_and(|(at, _)| *at <= now) {
-            let (_, word) = pod.untold.remove(0);
-            pod.ends += 1;
-            pod.ended = Some(word);
+        let (nonce, clock) = (self.chance.draw(), Clock::draw(&mut self.chance));
+        let (now, slots, uid) = (self.now, self.scenario.slots, self.api.seen.uid.clone());
+        let Some(pod) = self.pods.get_mut(&number) else { return };
+        pod.process = Some(Process::new(clock, now, &uid, &pod.uid, nonce, slots));
+        self.after(5, Turn::Connect { pod: number, nonce });
+        self.process_hears(number, nonce, None);
+    }
+
+    /// A pod is to be deleted: its process is asked to terminate, and when that is over the pod is gone.
+    pub fn kubelet_ends(&mut self, number: u64) {
+        let Some(pod) = self.pods.get(&number) else { return };
+        if self.kubelet_is_silent(pod) || self.now < self.api.away_until {
+            return self.after(100, Turn::KubeletEnds(number));
         }
-        if pod.gone_at.is_some_and(|at| at <= now) || (pod.deleting && pod.machine.is_none()) {
-            self.pods.remove(&number);
+        let asks = pod.process.as_ref().map(|process| (process.id.nonce, process.terminated));
+        match asks {
+            Some((nonce, false)) => self.asked_to_terminate(number, nonce),
+            Some((_, true)) => {}
+            None => {
+                let wait = if pod.machine.is_some() { self.chance.below(300) } else { 0 };
+                self.after(wait, Turn::PodGone(number));
+            }
         }
     }
 
-    fn kubelet_acts(&mut self, number: u64) {
-        let (now, time) = (self.now, self.time());
-        let Some(pod) = self.pods.get_mut(&number) else { return };
-        let Some(machine) = pod.machine.filter(|machine| !self.machines[*machine].is_silent(now)) else { return };
-        match &pod.process {
-            None if pod.deleting => {
-                let at = now + self.chance.below(300);
-                pod.gone_at.get_or_insert(at);
-            }
-            None if now >= pod.starts_at => {
-                let nonce = self.chance.draw();
-                pod.process = Some(Process::new(time, &self.api.seen.uid, &pod.uid, nonce, self.scenario.slots));
-            }
-            Some(process) if process.exited.is_some() => {
-                let word = process.exited.unwrap_or_default();
-                let explained = word == "Completed" || word == "OOMKilled" && self.machines[machine].points == 0;
-                self.machines[machine].points += if explained { 0 } else { 1000 };
-                self.process_ends(number, word, true);
-            }
-            Some(process) if pod.deleting && process.terminated.is_none() && now >= process.frozen_until => {
-                self.process_handles(number, worker::Event::Terminate);
-            }
-            _ => {}
+    pub fn asked_to_terminate(&mut self, number: u64, nonce: u64) {
+        self.process_hears(number, nonce, Some(worker::Event::Terminate));
+    }
+
+    pub fn pod_gone(&mut self, number: u64) {
+        if self.pods.get(&number).is_some_and(|pod| pod.process.is_none()) {
+            self.pods.remove(&number);
+            self.changed();
         }
     }
 
     /// The kubelet tells of it some time later, and starts the container again unless the pod goes.
     pub fn process_ends(&mut self, number: u64, word: &'static str, hangs_up: bool) {
         self.blame(number);
+        let suspects = self.suspects(number);
         for id in self.streams_of(number) {
-            if hangs_up { self.close(id) } else { self.stall(id) }
+            let stalls = self.chance.below(4000);
+            if hangs_up { self.close(id, false) } else { self.stall(id, stalls) }
         }
-        let (told, again) = (self.now + self.chance.below(1500), self.now + 100 + self.chance.below(900));
+        let (told, again) = (self.chance.below(1500), 100 + self.chance.below(900));
         let Some(pod) = self.pods.get_mut(&number) else { return };
-        if pod.process.take().is_some() {
-            if word == "OOMKilled" {
-                self.store.visit(if told < again { "out of memory, told early" } else { "out of memory, told late" });
+        if pod.process.take().is_none() {
+            return;
+        }
+        let explained = word == "Completed";
+        if let Some(machine) = pod.machine.filter(|_| !explained) {
+            self.machines[machine].points += 1000;
+        }
+        if word == "OOMKilled" {
+            for index in suspects {
+                self.hardship.entry(index).or_default().failures += 1;
             }
-            pod.starts_at = again + pod.restarts.min(5) * 500;
-            pod.restarts += 1;
-            pod.untold.push((told, word));
+            self.tally.visit(if told < again { "out of memory, told early" } else { "out of memory, told late" });
+        }
+        let backoff = pod.restarts.min(5) * 500;
+        pod.restarts += 1;
+        self.after(told, Turn::KubeletTells(number, word));
+        self.after(again + backoff, Turn::KubeletStarts(number));
+        if self.pods.get(&number).is_some_and(|pod| pod.deleting) {
+            self.after(20, Turn::KubeletEnds(number));
+        }
+    }
+
+    pub fn kubelet_tells(&mut self, number: u64, word: &'static str) {
+        let Some(pod) = self.pods.get(&number) else { return };
+        if self.kubelet_is_silent(pod) || self.now < self.api.away_until {
+            return self.after(100, Turn::KubeletTells(number, word));
+        }
+        if let Some(pod) = self.pods.get_mut(&number) {
+            pod.ends += 1;
+            pod.ended = Some(word);
+            self.changed();
+        }
+    }
+
+    /// The cluster wants the pod away.
+    pub fn disrupt(&mut self, number: u64, word: &'static str) {
+        if self.now < self.api.away_until {
+            return self.at(self.api.away_until, Turn::Disrupt(number, word));
+        }
+        if let Some(pod) = self.pods.get_mut(&number).filter(|pod| !pod.deleting) {
+            pod.disruption = Some(word);
+            self.begin_to_delete(number);
         }
     }
 
     /// Whatever a process ran when its stream broke may be taken for the cause of its death.
-    pub fn blame(&mut self, pod: u64) {
-        let Some(pod) = self.pods.get(&pod) else { return };
-        for index in pod.process.iter().flat_map(|process| process.runs()) {
-            *self.deaths.entry(index).or_default() += 1;
+    pub fn blame(&mut self, number: u64) {
+        for index in self.suspects(number) {
+            self.hardship.entry(index).or_default().deaths += 1;
         }
-        if let Some(machine) = pod.machine {
+        if let Some(machine) = self.pods.get(&number).and_then(|pod| pod.machine) {
             self.machines[machine].points += 1000;
         }
     }
 
-    fn process_lives(&mut self, number: u64) {
-        let now = self.now;
-        let Some(process) = self.pods.get_mut(&number).and_then(|pod| pod.process.as_mut()) else { return };
-        if now < process.frozen_until || process.exited.is_some() {
-            return;
-        }
-        let hangs_up = std::mem::take(&mut process.hangs_up);
-        let session = process.session;
-        if let Some(id) = session.filter(|_| hangs_up) {
-            self.close(id);
-        }
-        let lost = session.is_some_and(|id| hangs_up || self.streams.get(&id).is_none_or(|stream| stream.closed));
-        let Some(process) = self.pods.get_mut(&number).and_then(|pod| pod.process.as_mut()) else { return };
-        if lost {
-            process.session = None;
-            self.process_handles(number, worker::Event::Disconnected);
-        } else if session.is_none() && now >= process.cut_off_until && self.chance.once_in(10) {
-            self.connect(number);
-        }
-        self.deliver_to_worker(number);
-        let Some(process) = self.pods.get_mut(&number).and_then(|pod| pod.process.as_mut()) else { return };
-        for event in process.work(STEP, &mut self.store) {
-            self.process_handles(number, event);
-        }
-        self.process_handles(number, worker::Event::Flush);
-    }
-
-    pub fn process_handles(&mut self, number: u64, event: worker::Event) {
-        let time = self.time();
-        let Some(process) = self.pods.get_mut(&number).and_then(|pod| pod.process.as_mut()) else { return };
-        let says = process.handle(time, event, &mut self.chance, &self.scenario, &mut self.store);
-        self.say(number, says);
+    /// What a process runs, or would by what the operator knows.
+    pub fn suspects(&self, number: u64) -> BTreeSet<ShardIndex> {
+        let process = self.pods.get(&number).and_then(|pod| pod.process.as_ref());
+        let given = self.streams.values().filter(|stream| stream.pod == number).flat_map(|stream| &stream.given);
+        process.iter().flat_map(|process| process.runs()).chain(given.copied()).collect()
     }
 }

@@ -1,68 +1,73 @@
 //! A worker process of the model: the real core, and attempts that take time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hyperflow_api::{
-    ids::{Epoch, JobUid, ShardIndex, WorkerId},
-    message::{Checkpoint, Failure, FailureClass, FromWorker, Planned, Published, Target},
+    ids::{JobUid, ShardIndex, Takeover, WorkerId},
+    message::{FailureClass, FromWorker, Target},
 };
 use hyperflow_core::{
-    Now,
-    worker::{Assignment, Effect, Event, Outcome, RunId, Stop, Worker},
+    invariants::{self, demand},
+    worker::{Assignment, Effect, Event, Outcome, RunId, Worker},
 };
 
-use super::{chance::Chance, scenario::Scenario, store::Store};
-
-/// Bytes of a shard in the model, and how many an attempt does between two checkpoints.
-const SHARD_BYTES: u64 = 1000;
-const CHECKPOINT_BYTES: u64 = 250;
+use super::{
+    attempt::{Acted, Attempt, Trouble, failed},
+    clock::Clock,
+    world::{Turn, World},
+};
 
 /// A process that was asked to terminate is gone after so long, whatever its attempts do.
 const LONGEST_FAREWELL: u64 = 1550;
 
-struct Attempt {
-    target: Target,
-    epoch: Epoch,
-    position: u64,
-    number: u64,
-    checkpointed: u64,
-    /// Bytes in a hundred milliseconds.
-    speed: u64,
-    fails: bool,
-    /// Word of the kubelet for the end of the process that runs it.
-    kills: Option<&'static str>,
-    stop: Option<Stop>,
-}
+/// A stream that nobody welcomes is given up after so long.
+const GREETING: u64 = 3000;
 
 pub struct Process {
     pub id: WorkerId,
     pub core: Worker,
+    pub clock: Clock,
     pub session: Option<u64>,
     pub frozen_until: u64,
     /// No packet leaves it or comes to it.
     pub cut_off_until: u64,
-    pub terminated: Option<u64>,
-    /// It has ended, and the kubelet's word for that.
-    pub exited: Option<&'static str>,
-    /// It closed its stream by itself.
-    pub hangs_up: bool,
+    pub terminated: bool,
+    /// What the store does to the next step that goes to it.
+    pub trouble: Option<Trouble>,
+    /// It ends after so many steps of its attempts.
+    pub dies_in: Option<u32>,
+    /// When the core wants to be asked again.
+    pub wakes_at: u64,
+    /// When it began, or heard an operator last.
+    heard_at: u64,
+    /// Who welcomed it last.
+    follows: Takeover,
+    /// For how long, at most, it heard nobody, by its own clock.
+    alone: u64,
+    knows_plan: bool,
     attempts: BTreeMap<RunId, Attempt>,
     /// Published, and not acknowledged yet.
     finished: BTreeSet<ShardIndex>,
 }
 
 impl Process {
-    pub fn new(now: Now, job: &JobUid, pod_uid: &str, nonce: u64, slots: u32) -> Self {
+    pub fn new(clock: Clock, at: u64, job: &JobUid, pod_uid: &str, nonce: u64, slots: u32) -> Self {
         let id = WorkerId { pod_uid: pod_uid.into(), nonce };
         Self {
-            core: Worker::new(now, job.clone(), id.clone(), slots),
+            core: Worker::new(clock.now(at), job.clone(), id.clone(), slots),
             id,
+            clock,
             session: None,
             frozen_until: 0,
             cut_off_until: 0,
-            terminated: None,
-            exited: None,
-            hangs_up: false,
+            terminated: false,
+            trouble: None,
+            dies_in: None,
+            wakes_at: 0,
+            heard_at: at,
+            follows: Takeover::default(),
+            alone: 0,
+            knows_plan: false,
             attempts: BTreeMap::new(),
             finished: BTreeSet::new(),
         }
@@ -70,162 +75,249 @@ impl Process {
 
     /// Shards that the operator may think it works on.
     pub fn runs(&self) -> impl Iterator<Item = ShardIndex> {
-        self.attempts
-            .values()
-            .filter_map(|attempt| match attempt.target {
-                Target::Shard(index) => Some(index),
-                Target::Plan | Target::Sweep => None,
-            })
-            .chain(self.finished.iter().copied())
+        let shard = |attempt: &Attempt| match attempt.grant.target {
+            Target::Shard(index) => Some(index),
+            Target::Plan | Target::Sweep => None,
+        };
+        self.attempts.values().filter_map(shard).chain(self.finished.iter().copied())
+    }
+
+    fn hears_at(&mut self, now: u64) {
+        let alone = self.clock.now(now).millis - self.clock.now(self.heard_at).millis;
+        self.alone = self.alone.max(alone);
+        self.heard_at = now;
     }
 
     pub fn is_idle(&self) -> bool {
         self.attempts.is_empty()
     }
-
-    /// Hands one event to the core and carries the effects out; returns what it says.
-    pub fn handle(
-        &mut self,
-        now: Now,
-        event: Event,
-        chance: &mut Chance,
-        scenario: &Scenario,
-        store: &mut Store,
-    ) -> Vec<FromWorker> {
-        let mut says = Vec::new();
-        if event == Event::Terminate {
-            self.terminated.get_or_insert(now.millis);
-        }
-        for effect in self.core.handle(now, event) {
-            match effect {
-                Effect::Send(message) => says.push(message),
-                Effect::Start(assignment) => {
-                    self.attempts.insert(assignment.run, Attempt::begin(assignment, chance, scenario, store));
-                }
-                Effect::Stop { run, how } => {
-                    if let Some(attempt) = self.attempts.get_mut(&run) {
-                        attempt.stop = Some(how);
-                    }
-                }
-                Effect::Clean(index) => {
-                    self.finished.remove(&index);
-                    store.clean(index);
-                }
-                Effect::Disconnect(_) => self.hangs_up = true,
-                Effect::Exit(reason) => {
-                    if reason == "no operator was heard for too long" {
-                        store.visit("orphaned");
-                    }
-                    self.exited = Some("Completed");
-                }
-                Effect::Configure(_) | Effect::UsePlan(_) => {}
-            }
-        }
-        if self.terminated.is_some_and(|since| now.millis >= since + LONGEST_FAREWELL) {
-            self.exited = Some("Completed");
-        }
-        says
-    }
-
-    /// Lets attempts go on for `millis`; returns what they report.
-    pub fn work(&mut self, millis: u64, store: &mut Store) -> Vec<Event> {
-        let mut events = Vec::new();
-        let mut over = Vec::new();
-        for (&run, attempt) in &mut self.attempts {
-            attempt.position = (attempt.position + attempt.speed * millis / 100).min(SHARD_BYTES);
-            if attempt.kills.is_some() && attempt.position >= SHARD_BYTES / 2 {
-                self.exited = attempt.kills;
-                return Vec::new();
-            }
-            events.extend(attempt.checkpoint(store).map(|checkpoint| Event::Checkpointed { run, checkpoint }));
-            if let Some(outcome) = attempt.outcome(store) {
-                if let (Target::Shard(index), Outcome::Published(_)) = (attempt.target, &outcome) {
-                    self.finished.insert(index);
-                }
-                events.push(Event::Ended { run, outcome });
-                over.push(run);
-            } else {
-                events.push(Event::Progressed { run, position: attempt.position });
-            }
-        }
-        for run in over {
-            self.attempts.remove(&run);
-        }
-        events
-    }
 }
 
-impl Attempt {
-    fn begin(
-        Assignment { grant, .. }: Assignment,
-        chance: &mut Chance,
-        scenario: &Scenario,
-        store: &mut Store,
-    ) -> Self {
-        let target = grant.target;
-        if let Some(resume) = grant.resume {
-            let found = store.is_durable(target, resume);
-            // What was temporary of a committed shard may be gone: then its commit is found.
-            assert!(found || store.is_published(target), "a resumed checkpoint was never durable: {resume:?}");
-            store.visit(if found { "resumed from a checkpoint" } else { "committed before it was resumed" });
+impl World {
+    pub fn process(&mut self, pod: u64, nonce: u64) -> Option<&mut Process> {
+        let process = self.pods.get_mut(&pod)?.process.as_mut()?;
+        (process.id.nonce == nonce).then_some(process)
+    }
+
+    /// Hands events to the core, then one flush, as the shell of a worker does.
+    pub fn process_hears(&mut self, pod: u64, nonce: u64, event: Option<Event>) {
+        let mut events: VecDeque<Event> = event.into_iter().collect();
+        let mut flushed = false;
+        loop {
+            let event = match events.pop_front() {
+                Some(event) => event,
+                None if flushed => break,
+                None => Event::Flush,
+            };
+            flushed = event == Event::Flush;
+            let now = self.now;
+            let Some(process) = self.process(pod, nonce) else { return };
+            if event == Event::Terminate && !std::mem::replace(&mut process.terminated, true) {
+                self.after(LONGEST_FAREWELL, Turn::Exit { pod, nonce });
+            }
+            let Some(process) = self.process(pod, nonce) else { return };
+            if matches!(event, Event::Heard(_)) {
+                process.hears_at(now);
+            }
+            for effect in process.core.handle(process.clock.now(now), event) {
+                if !self.worker_does(pod, nonce, effect, &mut events) {
+                    return;
+                }
+            }
         }
-        let published = store.is_published(target);
-        let is = |shard: Option<ShardIndex>| shard.is_some_and(|index| target == Target::Shard(index)) && !published;
-        let kills = is(scenario.poison).then_some("Error").or(is(scenario.hungry).then_some("OOMKilled"));
-        let position = if published { SHARD_BYTES } else { grant.resume.map_or(0, |resume| resume.position) };
-        Self {
-            target,
-            epoch: grant.epoch,
-            position,
-            number: grant.resume.map_or(0, |resume| resume.number),
-            checkpointed: position,
-            speed: 100 * (1 + chance.below(20)) / scenario.pace,
-            fails: matches!(target, Target::Shard(_)) && grant.attempt < 3 && chance.once_in(40),
-            kills,
-            stop: None,
+        let now = self.now;
+        let Some(process) = self.process(pod, nonce) else { return };
+        let (wake, time) = (process.core.next_wake(), process.clock.now(now).millis);
+        assert!(wake > time, "L5 nobody spins: nothing is left to do, and the worker wants to be asked at once");
+        let at = process.clock.when(wake).max(now + 1);
+        if process.wakes_at != at {
+            process.wakes_at = at;
+            self.at(at, Turn::WorkerWakes { pod, nonce });
         }
     }
 
-    fn checkpoint(&mut self, store: &mut Store) -> Option<Checkpoint> {
-        let due = self.position - self.checkpointed >= CHECKPOINT_BYTES;
-        let drains = self.stop == Some(Stop::AfterCheckpoint);
-        let makes = matches!(self.target, Target::Shard(_)) && (due || drains) && self.position < SHARD_BYTES;
-        makes.then(|| {
-            self.number += 1;
-            self.checkpointed = self.position;
-            let checkpoint = Checkpoint { number: self.number, position: self.position, digest: self.epoch.sequence };
-            store.checkpoint(self.target, checkpoint);
-            checkpoint
-        })
+    /// False when that was the end of it.
+    fn worker_does(&mut self, pod: u64, nonce: u64, effect: Effect, events: &mut VecDeque<Event>) -> bool {
+        match effect {
+            Effect::Send(message) => self.say(pod, nonce, message),
+            Effect::Start(assignment) => events.extend(self.start(pod, nonce, assignment)),
+            Effect::Stop { run, how } => {
+                let attempt = self.process(pod, nonce).and_then(|process| process.attempts.get_mut(&run));
+                if let Some(attempt) = attempt {
+                    attempt.stop = attempt.stop.filter(|stop| *stop == hyperflow_core::worker::Stop::Now).or(Some(how));
+                }
+            }
+            Effect::Clean(index) => self.clean(pod, nonce, index),
+            Effect::Disconnect(_) => {
+                if let Some(id) = self.process(pod, nonce).and_then(|process| process.session.take()) {
+                    self.close(id, false);
+                    self.after(50, Turn::Connect { pod, nonce });
+                    events.push_back(Event::Disconnected);
+                }
+            }
+            Effect::Exit(reason) => {
+                if reason == "no operator was heard for too long" {
+                    self.visit("orphaned");
+                    self.check_orphan(pod, nonce);
+                }
+                self.process_ends(pod, "Completed", true);
+                return false;
+            }
+            Effect::UsePlan(_) => {
+                if let Some(process) = self.process(pod, nonce) {
+                    process.knows_plan = true;
+                }
+            }
+            Effect::Configure(welcome) => {
+                if let Some(process) = self.process(pod, nonce) {
+                    demand(invariants::follows_the_highest(process.follows, welcome.takeover));
+                    process.follows = welcome.takeover;
+                }
+            }
+        }
+        true
     }
 
-    fn outcome(&self, store: &mut Store) -> Option<Outcome> {
-        if self.stop.is_some() {
-            return Some(Outcome::Stopped);
+    fn check_orphan(&mut self, pod: u64, nonce: u64) {
+        let (now, orphan_millis) = (self.now, u64::from(self.scenario.orphan_seconds) * 1000);
+        if let Some(process) = self.process(pod, nonce) {
+            process.hears_at(now);
+            demand(invariants::goes_on_alone(process.alone, orphan_millis));
         }
-        if self.fails && self.position >= SHARD_BYTES / 2 && self.position < SHARD_BYTES {
-            store.visit("task failed");
-            let (reason, message) = ("Broken".into(), "it broke".into());
-            let class = FailureClass::Application;
-            let failure = Failure { class, reason, message, ends_job: false, checkpoint_unusable: false };
-            return Some(Outcome::Failed(failure));
+    }
+
+    fn start(&mut self, pod: u64, nonce: u64, Assignment { run, grant }: Assignment) -> Option<Event> {
+        let (now, slow) = (self.now, self.scenario.slow.is_some_and(|one_in| pod.is_multiple_of(one_in)));
+        let pace = (2 + self.chance.below(50)) * self.scenario.pace * if slow { 6 } else { 1 };
+        let mut attempt = Attempt::new(grant, self.scenario.copies, pace);
+        if let Target::Shard(index) = grant.target {
+            let published = self.store.is_committed(index) || self.store.executed.contains(&index);
+            let is = |shard: Option<ShardIndex>| shard == Some(index) && !published;
+            attempt.kills =
+                is(self.scenario.poison).then_some("Error").or(is(self.scenario.hungry).then_some("OOMKilled"));
+            let failing = self.scenario.failing.filter(|_| grant.attempt < 3);
+            attempt.fails = failing.is_some_and(|one_in| self.chance.once_in(one_in));
+            self.check_resume(index, &grant);
         }
-        (self.position >= SHARD_BYTES).then(|| match self.target {
-            Target::Plan => Outcome::Planned(Planned {
-                shards: store.shards,
-                files: 1,
-                bytes: u64::from(store.shards) * SHARD_BYTES,
-                digest: "blake3:plan".into(),
-                url: "file:///plan".into(),
-            }),
-            Target::Sweep => {
-                store.visit(if store.deleting { "swept after deletion" } else { "swept" });
-                Outcome::Swept
+        let process = self.process(pod, nonce)?;
+        if matches!(grant.target, Target::Shard(_)) && !process.knows_plan {
+            self.visit("a lease before the plan");
+            return Some(Event::Ended { run, outcome: failed(FailureClass::WorkerLost, "PlanUnknown", false) });
+        }
+        process.attempts.insert(run, attempt);
+        self.at(now + pace, Turn::Work { pod, nonce, run });
+        None
+    }
+
+    fn check_resume(&mut self, index: ShardIndex, grant: &hyperflow_api::message::Grant) {
+        let Some(resume) = grant.resume.filter(|_| !self.store.is_committed(index)) else { return };
+        // Everything temporary may have been swept at the end of the job, before a late order arrives.
+        demand(invariants::resumed_is_durable(index, resume, self.store.swept || self.store.is_durable(index, resume)));
+        self.visit("resumed from a checkpoint");
+    }
+
+    fn clean(&mut self, pod: u64, nonce: u64, index: ShardIndex) {
+        demand(invariants::cleaned_is_stored(index, &self.api.committed));
+        self.store.remove_staging(index);
+        if let Some(process) = self.process(pod, nonce) {
+            process.finished.remove(&index);
+        }
+    }
+
+    /// One step of one attempt.
+    pub fn work(&mut self, pod: u64, nonce: u64, run: RunId) {
+        let (shards, swept) = (self.scenario.shards, self.store.swept);
+        let Some(process) = self.pods.get_mut(&pod).and_then(|pod| pod.process.as_mut()) else { return };
+        if process.id.nonce != nonce {
+            return;
+        }
+        if process.dies_in.as_mut().is_some_and(|left| std::mem::replace(left, left.saturating_sub(1)) == 0) {
+            self.visit("worker died between two steps");
+            return self.process_ends(pod, "Error", true);
+        }
+        let Some(attempt) = process.attempts.get_mut(&run) else { return };
+        let (trouble, target, pace) = (process.trouble.take(), attempt.grant.target, attempt.pace);
+        let acted = attempt.act(shards, trouble, &mut self.store);
+        if self.store.swept && !swept {
+            self.visit(if self.api.seen.deleting { "swept after deletion" } else { "swept" });
+        }
+        match trouble {
+            Some(Trouble::Fails) => self.visit("store failed"),
+            Some(Trouble::AnswerLost) => self.visit("store's answer lost"),
+            None => {}
+        }
+        let event = match acted {
+            Acted::GoesOn => None,
+            Acted::Saved(checkpoint) => Some(Event::Checkpointed { run, checkpoint }),
+            Acted::Ends(outcome) => {
+                self.attempt_ended(pod, nonce, run, target, &outcome);
+                return self.process_hears(pod, nonce, Some(Event::Ended { run, outcome }));
             }
-            Target::Shard(index) => {
-                let found = !store.publish(index, self.epoch);
-                Outcome::Published(Published { bytes: SHARD_BYTES, crc32c: 0, found })
+            Acted::Kills(word) => return self.process_ends(pod, word, true),
+        };
+        self.after(pace, Turn::Work { pod, nonce, run });
+        if event.is_some() {
+            self.process_hears(pod, nonce, event);
+        }
+    }
+
+    fn attempt_ended(&mut self, pod: u64, nonce: u64, run: RunId, target: Target, outcome: &Outcome) {
+        if let (Target::Shard(index), Outcome::Published(published)) = (target, outcome) {
+            if published.found {
+                self.visit("late publish found");
             }
-        })
+            if let Some(process) = self.process(pod, nonce) {
+                process.finished.insert(index);
+            }
+        }
+        if let (Target::Shard(index), Outcome::Failed(failure)) = (target, outcome) {
+            self.visit("task failed");
+            let hardship = self.hardship.entry(index).or_default();
+            if failure.class == FailureClass::WorkerLost {
+                hardship.deaths += 1;
+            } else {
+                hardship.failures += 1;
+            }
+            if failure.checkpoint_unusable {
+                self.api.acknowledged.remove(&index);
+            }
+            if let Some(machine) = self.pods.get(&pod).and_then(|pod| pod.machine) {
+                self.machines[machine].points += 250;
+            }
+        }
+        if let Some(process) = self.process(pod, nonce) {
+            process.attempts.remove(&run);
+        }
+    }
+
+    pub fn connected(&mut self, pod: u64, nonce: u64, stream: u64) {
+        if let Some(process) = self.process(pod, nonce) {
+            process.session = Some(stream);
+            self.after(GREETING, Turn::GiveUpGreeting { pod, nonce, stream });
+            self.process_hears(pod, nonce, Some(Event::Connected));
+        }
+    }
+
+    /// The worker notices that its stream is gone.
+    pub fn disconnected(&mut self, pod: u64, nonce: u64, stream: u64) {
+        let Some(process) = self.process(pod, nonce).filter(|process| process.session == Some(stream)) else { return };
+        process.session = None;
+        self.process_hears(pod, nonce, Some(Event::Disconnected));
+        let wait = 10 + self.chance.below(150);
+        self.after(wait, Turn::Connect { pod, nonce });
+    }
+
+    pub fn greeting_is_over(&mut self, pod: u64, nonce: u64, stream: u64) {
+        let waits = |process: &mut Process| process.session == Some(stream) && !process.core.is_in_session();
+        if self.process(pod, nonce).is_some_and(waits) {
+            self.close(stream, true);
+        }
+    }
+
+    fn say(&mut self, pod: u64, nonce: u64, message: FromWorker) {
+        let Some(process) = self.process(pod, nonce) else { return };
+        if let Some(stream) = process.session {
+            self.send_to_operator(stream, message);
+        }
     }
 }

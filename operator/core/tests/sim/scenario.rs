@@ -1,57 +1,80 @@
-//! What a seed settles before its run begins: the job, and what is wrong with it.
+//! What a seed settles before its run begins: the job, the cluster, and what is wrong with them.
 
 use hyperflow_api::{ShardJobStatus, ids::JobUid, ids::ShardIndex};
 use hyperflow_core::coordinator::{Limits, Seen};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::chance::Chance;
 
+pub const LEASE_MILLIS: u64 = 2000;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scenario {
+    /// Files are copied to an output; or else nothing is done to numbers.
+    pub copies: bool,
     pub shards: u32,
+    pub parallelism: u32,
     pub slots: u32,
+    pub machines: u64,
     /// So many times slower than the fastest.
     pub pace: u64,
+    /// Pods that are six times slower than others: one in so many.
+    pub slow: Option<u64>,
     /// A shard that kills every worker that runs it.
     pub poison: Option<ShardIndex>,
     /// A shard that wants more memory than a worker has.
     pub hungry: Option<ShardIndex>,
+    /// The task fails in one attempt of so many.
+    pub failing: Option<u64>,
     pub max_attempts: u32,
     /// The operator may read nodes.
     pub nodes_known: bool,
-    /// The API server may be restored from an older state.
-    pub restores: bool,
-    /// When the user deletes the job.
-    pub deleted_at: Option<u64>,
-    /// No worker is lost without a word of the cluster, but by the shards above.
+    pub orphan_seconds: u32,
+    /// Whatever ends a worker is explained at once, but for the shards above.
     pub gentle: bool,
-    pub limits: Limits,
 }
 
 impl Scenario {
-    pub fn draw(chance: &mut Chance) -> (Self, Seen) {
-        let shards = u32::try_from(1 + chance.below(60)).unwrap();
+    pub fn draw(chance: &mut Chance) -> Self {
+        let most = if chance.once_in(3) { 60 } else { 16 };
+        let shards = u32::try_from(1 + chance.below(most)).unwrap();
         let some_shard = |chance: &mut Chance| u32::try_from(chance.below(shards.into())).unwrap();
         let poison = chance.once_in(8).then(|| some_shard(chance));
         let hungry = chance.once_in(8).then(|| some_shard(chance)).filter(|index| poison != Some(*index));
-        let scenario = Self {
+        let pace = chance.pick(&[1, 1, 2, 4]).unwrap();
+        let failing = chance.once_in(2).then(|| 10 + chance.below(50));
+        let gentle = chance.once_in(8);
+        Self {
+            copies: !chance.once_in(4),
             shards,
+            parallelism: u32::try_from(1 + chance.below(4)).unwrap(),
             slots: u32::try_from(1 + chance.below(3)).unwrap(),
-            pace: chance.pick(&[1, 1, 3, 10]).unwrap(),
+            machines: 2 + chance.below(2),
+            pace,
+            slow: (pace == 1 && chance.once_in(3)).then_some(3),
             poison,
             hungry,
+            failing,
             max_attempts: if hungry.is_some() { 4 } else { 10 },
-            nodes_known: !chance.once_in(4),
-            restores: chance.once_in(4),
-            deleted_at: chance.once_in(8).then(|| chance.below(12_000)),
-            gentle: (poison.is_some() || hungry.is_some()) && chance.once_in(2),
-            limits: Limits { lease_millis: 2000, orphan_seconds: if chance.once_in(8) { 4 } else { 600 } },
-        };
-        let mut spec = if chance.once_in(2) { copy() } else { noop(shards) };
-        spec["parallelism"] = (1 + chance.below(4)).into();
-        spec["workers"]["slots"] = scenario.slots.into();
+            nodes_known: gentle || !chance.once_in(4),
+            orphan_seconds: if chance.once_in(8) { 4 } else { 600 },
+            gentle,
+        }
+    }
+
+    pub fn limits(&self) -> Limits {
+        Limits { lease_millis: LEASE_MILLIS, orphan_seconds: self.orphan_seconds }
+    }
+
+    pub fn seen(&self) -> Seen {
+        let mut spec = if self.copies { copy() } else { noop(self.shards) };
+        spec["parallelism"] = self.parallelism.into();
+        spec["workers"]["slots"] = self.slots.into();
         spec["failurePolicy"] =
-            json!({"maxAttempts": scenario.max_attempts, "backoff": {"initialSeconds": 1, "maxSeconds": 4}});
-        let seen = Seen {
+            json!({"maxAttempts": self.max_attempts, "backoff": {"initialSeconds": 1, "maxSeconds": 4}});
+        Seen {
             uid: JobUid("5b1e0c44".into()),
             namespace: "n".into(),
             name: "j".into(),
@@ -60,8 +83,7 @@ impl Scenario {
             status: ShardJobStatus::default(),
             deleting: false,
             abandoned: false,
-        };
-        (scenario, seen)
+        }
     }
 }
 

@@ -1,0 +1,90 @@
+//! What was visited: a simulator that never takes a path proves nothing about it.
+
+use std::collections::BTreeMap;
+
+use super::faults::Fault;
+
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    pub events: u64,
+    pub paths: BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<String, u64>,
+}
+
+impl Tally {
+    pub fn visit(&mut self, path: &'static str) {
+        *self.paths.entry(path).or_default() += 1;
+    }
+
+    pub fn fault(&mut self, fault: Fault) {
+        let name = format!("{fault:?}");
+        let name = name.split([' ', '{']).next().unwrap_or_default();
+        *self.faults.entry(name.into()).or_default() += 1;
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        for (path, times) in &other.paths {
+            *self.paths.entry(path).or_default() += times;
+        }
+        for (fault, times) in &other.faults {
+            *self.faults.entry(fault.clone()).or_default() += times;
+        }
+    }
+}
+
+/// Every one of these must be visited by a thousand seeds.
+pub const PATHS: [&str; 52] = [
+    "API server away",
+    "API server away for long",
+    "deleted",
+    "frozen fields edited",
+    "given up as poison",
+    "given up for want of memory",
+    "handed back",
+    "late publish found",
+    "late write stored",
+    "leader changed",
+    "lease re-issued",
+    "looked at an old list",
+    "machine cordoned",
+    "machine cut off",
+    "machine frozen",
+    "machine without power",
+    "message lost, repeated, swapped or late",
+    "operator cut off",
+    "operator died between two effects",
+    "operator killed",
+    "orphaned",
+    "out of memory, told early",
+    "out of memory, told late",
+    "outranked",
+    "pod deleted",
+    "pod evicted",
+    "power lost",
+    "released unswept",
+    "released when swept",
+    "restored",
+    "resumed from a checkpoint",
+    "revoked",
+    "scaled",
+    "spec change ended the job",
+    "store failed",
+    "store's answer lost",
+    "stream cut",
+    "stream stalled",
+    "superseded",
+    "suspended",
+    "swept",
+    "swept after deletion",
+    "task failed",
+    "two desks at a time",
+    "worker died between two steps",
+    "worker frozen",
+    "worker killed",
+    "worker out of memory",
+    "write found stored",
+    "write lost",
+    "write met another version",
+    "write refused",
+];
