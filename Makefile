@@ -3,10 +3,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench deps crds images cluster-tool cluster-up cluster-down install uninstall lint unit sim chart e2e soak
+.PHONY: help demo test bench deps crds images cluster-tool cluster-up cluster-down install uninstall lint unit sim worlds mutants fuzz chart e2e soak
 
 NODES ?= 2
-SEEDS ?= 3000
+SEEDS ?= 10000
 SEED_START ?= 1
 RUNS ?= 5
 PROFILE ?= dev
@@ -76,10 +76,21 @@ lint: ## format and lints
 	@cargo clippy --quiet --locked --workspace --all-targets -- -D warnings
 
 unit: ## unit tests of all crates
-	@cargo test --locked --workspace --lib --bins --test sim
+	@cargo test --locked --workspace --lib --bins --test properties --test mutants
 
-sim: ## drive both ends of the protocol against each other (SEEDS=3000 SEED_START=1)
+sim: ## drive both ends of the protocol against each other (SEEDS=10000 SEED_START=1)
 	@SEEDS=$(SEEDS) SEED_START=$(SEED_START) cargo test --locked --workspace --test sim -- --nocapture
+
+worlds: ## every state of small worlds of the core (WORLDS=large for larger ones)
+	@cargo test --locked --workspace --test worlds -- --nocapture
+
+mutants: ## break the core in many ways, and see that the simulator catches each (SEEDS=10000)
+	@MUTANTS_DIR=$(ROOT)/target/mutants cargo test --locked --quiet --package hyperflow-core --test mutants
+	@cd target/mutants && SEEDS=$(SEEDS) CARGO_TARGET_DIR=$(ROOT)/target \
+	  cargo test --offline --quiet --package hyperflow-core --test sim hunt -- --nocapture
+
+fuzz: ## fuzz every parser of foreign bytes, each for so long (SECONDS=20)
+	@operator/fuzz/run.sh $(or $(SECONDS),20)
 
 chart: cluster-tool ## lint and render the charts
 	@$(TOOL) build
@@ -88,9 +99,10 @@ chart: cluster-tool ## lint and render the charts
 e2e: install ## the promises, on the real cluster
 	@cargo test --locked --workspace --test promises
 
-soak: install ## the promises in their long form, and the simulator with 200,000 seeds
+soak: install ## the promises in their long form, 200,000 seeds, and larger worlds
 	@HYPERFLOW_SOAK=1 cargo test --locked --workspace --test promises
 	@$(MAKE) --no-print-directory sim SEEDS=200000
+	@WORLDS=large $(MAKE) --no-print-directory worlds
 
 $(INPUT):
 	@.ci/deps linux-source-6.1 xz-utils
