@@ -216,8 +216,8 @@ fn harsh(kind: u64, pod: Which, chance: &mut Chance) -> Fault {
         21 => Fault::WorkerTerminated { pod },
         22 => {
             let how = chance.pick(&[Silence::Frozen, Silence::CutOff, Silence::WithoutPower]).unwrap();
-            let long = chance.once_in(4);
-            let millis = if long { 20_000 + chance.below(30_000) } else { 300 + chance.below(8000) };
+            let long = chance.once_in(2);
+            let millis = if long { 20_000 + chance.below(40_000) } else { 300 + chance.below(8000) };
             Fault::MachineSilent { machine: pod, millis, how, drained: chance.once_in(3) }
         }
         23 => Fault::StreamCut { pod },

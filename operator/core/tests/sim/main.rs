@@ -6,7 +6,8 @@
 //! suspend, scale, edit and delete. Then it heals, and every job must come to its end.
 //!
 //! `make sim SEEDS=10000`; `make sim SEED_START=42 SEEDS=1` plays one again. A run that fails is played again with less in
-//! it, and that story is printed. Runs that once failed are in `found/`.
+//! it, and that story is printed. Runs that once failed, or that chance seldom
+//! comes to, are in `found/`.
 //!
 //! | what | file |
 //! | --- | --- |
@@ -122,7 +123,7 @@ fn print(seeds: u64, tally: &Tally, seconds: f64) {
     tally.paths.iter().for_each(|(path, times)| println!("| {path} | {times} |"));
 }
 
-/// Runs in which something was once wrong, each by the name of what it was.
+/// Runs in which something was once wrong, or that bring about what chance seldom does, each by the name of what it is.
 fn found() -> Vec<(String, Run)> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sim/found");
     let mut runs = Vec::new();
