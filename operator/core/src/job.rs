@@ -225,6 +225,9 @@ fn check_output(output: &shardjob::Output, mounts: &[VolumeMount]) -> Result<Out
     if !output.path.contains("{index}") {
         return refuse(PATH, "must contain {index}, or every shard would have the same name");
     }
+    if output.path.contains('\0') {
+        return refuse(PATH, "must not contain a NUL character");
+    }
     if output.path.split('/').any(|part| part.is_empty() || part == "." || part == crate::layout::FOLDER) {
         return refuse(PATH, "must be a plain relative path: no empty part, no '.', and not under '_hyperflow/'");
     }
@@ -252,6 +255,11 @@ fn check_url(field: &'static str, url: &str) -> Result<(), Refusal> {
     if path.contains('\0') {
         return refuse(field, "must not contain a NUL character");
     }
+    // Two spellings of one path would hide what lies under `_hyperflow/`, or in the job's own output.
+    let plain = path.strip_suffix('/').unwrap_or(path).split('/').skip(1);
+    if plain.into_iter().any(|part| part.is_empty() || part == ".") {
+        return refuse(field, "must be a plain path: no empty part and no '.'");
+    }
     Ok(())
 }
 
@@ -260,7 +268,8 @@ fn has_parent_segment(path: &str) -> bool {
 }
 
 fn is_under(url: &str, mount: &VolumeMount) -> bool {
-    file_path(url).and_then(|path| path.strip_prefix(&mount.mount_path)).is_some_and(|rest| rest.starts_with('/'))
+    let below = |path: &str| path.strip_prefix(&mount.mount_path).is_some_and(|rest| rest.starts_with('/'));
+    mount.mount_path.starts_with('/') && file_path(url).is_some_and(below)
 }
 
 fn output_path(output: &Output) -> &str {
@@ -323,7 +332,7 @@ mod tests {
 
     #[test]
     fn what_is_not_sound_is_refused_by_field() {
-        let cases: [(&str, Value, &str); 17] = [
+        let cases: [(&str, Value, &str); 22] = [
             ("/source", json!({}), "spec.source"),
             ("/source/numbers", json!({"count": 1}), "spec.source"),
             ("/source/files/url", json!("s3://b/x"), "spec.source.files.url"),
@@ -332,12 +341,17 @@ mod tests {
             ("/source/files/url", json!("file:///database/x"), "spec.source.files.url"),
             ("/source/files/url", json!("file:///data/in/"), "spec.source.files.url"),
             ("/source/files/url", json!("file:///data/out/_hyperflow/x"), "spec.source.files.url"),
+            ("/source/files/url", json!("file:///data/out//_hyperflow/x"), "spec.source.files.url"),
+            ("/source/files/url", json!("file:///data/./out/_hyperflow/x"), "spec.source.files.url"),
             ("/source/files/boundary", json!("Paragraph"), "spec.source.files.boundary"),
             ("/source/files/bytesPerShard", json!("64 MB"), "spec.source.files.bytesPerShard"),
             ("/source/files/bytesPerShard", json!(0), "spec.source.files.bytesPerShard"),
             ("/source/files/bytesPerShard", json!("1Ki"), "spec.source.files.bytesPerShard"),
             ("/task", json!({"copy": {}, "noop": {}}), "spec.task"),
             ("/output/path", json!("../part-{index}"), "spec.output.path"),
+            ("/output/url", json!("file:///data//out/"), "spec.output.url"),
+            ("/output/path", json!("part-\0{index}"), "spec.output.path"),
+            ("/workers/volumeMounts/0/mountPath", json!(""), "spec.source.files.url"),
             ("/output/path", json!("part"), "spec.output.path"),
             ("/output/path", json!("part-{shard}-{index}"), "spec.output.path"),
             ("/workers/bytesPerSecond", json!("0"), "spec.workers.bytesPerSecond"),
@@ -345,7 +359,9 @@ mod tests {
         for (pointer, value, field) in cases {
             let mut spec = copy_job();
             let (parent, key) = pointer.rsplit_once('/').unwrap();
-            spec.pointer_mut(parent).unwrap()[key] = value.clone();
+            if let Some(fields) = spec.pointer_mut(parent).and_then(Value::as_object_mut) {
+                fields.insert(key.into(), value.clone());
+            }
             assert_eq!(check(spec).unwrap_err().field, field, "{pointer} = {value}");
         }
     }
