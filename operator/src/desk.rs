@@ -260,7 +260,6 @@ impl Desk {
             Effect::Close { session, reason } => {
                 if let Some(line) = children.lines.remove(&session) {
                     line.hang_up(Status::aborted(reason));
-                    return self.ask(Event::SessionClosed(session));
                 }
             }
             Effect::StoreStatus { revision, status } => return self.store(revision, *status, children),

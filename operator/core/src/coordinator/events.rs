@@ -129,7 +129,7 @@ pub enum Effect {
         /// What.
         message: FromOperator,
     },
-    /// End a stream.
+    /// End a stream. For the core it has ended: nobody need say so.
     Close {
         /// Which.
         session: SessionId,

@@ -121,6 +121,12 @@ impl Coordinator {
         self.writer.touch();
     }
 
+    /// Ends a session by our own word: it is over at once, whatever the stream does.
+    fn close(&mut self, now: Now, session: SessionId, reason: &'static str, effects: &mut Vec<Effect>) {
+        effects.push(Effect::Close { session, reason });
+        self.session_closed(now, session);
+    }
+
     pub(super) fn session_closed(&mut self, now: Now, session: SessionId) {
         let Some(seat) = self.sessions.remove(&session) else { return };
         if let Some(worker) = self.workers.get_mut(&seat) {
@@ -135,7 +141,7 @@ impl Coordinator {
         let Some(&seat) = self.sessions.get(&session) else { return };
         let Some(worker) = self.workers.get_mut(&seat) else { return };
         if !worker.welcomed {
-            return effects.push(Effect::Close { session, reason: "only who is welcomed may report" });
+            return self.close(now, session, "only who is welcomed may report", effects);
         }
         worker.heard = now.millis;
         worker.capacity = report.capacity;
@@ -144,7 +150,7 @@ impl Coordinator {
         // facts says where the next one would be, and shows a gap as well.
         let expected = worker.received + 1;
         if report.first_number > expected {
-            return effects.push(Effect::Close { session, reason: "facts are missing: say them again" });
+            return self.close(now, session, "facts are missing: say them again", effects);
         }
         let known = usize::try_from(expected.saturating_sub(report.first_number)).unwrap_or(usize::MAX);
         let last = report.first_number.saturating_add(report.facts.len() as u64).saturating_sub(1);
@@ -195,12 +201,11 @@ impl Coordinator {
         for seat in lost {
             self.lose_worker(now, seat);
         }
-        for worker in self.workers.values() {
-            if let (Some(session), false) = (worker.session, worker.welcomed)
-                && now.millis >= worker.since + STRANGER_MILLIS
-            {
-                effects.push(Effect::Close { session, reason: "no pod of this job has this UID" });
-            }
+        let strange = |worker: &&Worker| !worker.welcomed && now.millis >= worker.since + STRANGER_MILLIS;
+        let strangers: Vec<SessionId> =
+            self.workers.values().filter(strange).filter_map(|worker| worker.session).collect();
+        for session in strangers {
+            self.close(now, session, "no pod of this job has this UID", effects);
         }
     }
 

@@ -138,9 +138,9 @@ pub const MUTANTS: &[Mutant] = &[
         name: "a report without facts hides a gap",
         rule: "a bug of ours",
         file: "coordinator/sessions.rs",
-        find: r#"return effects.push(Effect::Close { session, reason: "facts are missing: say them again" });"#,
+        find: r#"return self.close(now, session, "facts are missing: say them again", effects);"#,
         broken: r#"if !(MUTANT && report.facts.is_empty()) {
-                return effects.push(Effect::Close { session, reason: "facts are missing: say them again" });
+                return self.close(now, session, "facts are missing: say them again", effects);
             }"#,
     },
     Mutant {
