@@ -30,7 +30,9 @@ impl World {
             });
             // What an operator has not seen yet, it cannot know to have changed.
             let told = now >= operator.blind_until && !self.api_is_away(stream.operator);
-            let heard = now >= process.frozen_until && !stream.is_stalled() && !stream.closed;
+            // A worker that has been given something which is late knows nothing of it.
+            let passes = !stream.is_stalled() && !stream.closed && !stream.is_late(now);
+            let heard = now >= process.frozen_until && passes;
             let takes = process.core.is_in_session() && process.is_idle() && !process.terminated;
             if !(sound && heard && told && takes && !pod.deleting && self.has_due_shard(desk, operator)) {
                 continue;

@@ -26,6 +26,9 @@ pub enum Trick {
     Late(u64),
 }
 
+/// Most milliseconds that a message takes, if nothing is wrong.
+const LATENCY: u64 = 40;
+
 /// One direction: messages on their way, in order.
 pub struct Lane<M> {
     messages: VecDeque<M>,
@@ -83,6 +86,11 @@ impl Stream {
     pub fn is_stalled(&self) -> bool {
         self.stalled
     }
+
+    /// Something was said that has been on its way for longer than it should be.
+    pub fn is_late(&self, now: u64) -> bool {
+        self.up.last.max(self.down.last) > now + LATENCY
+    }
 }
 
 fn shard(target: Target) -> Option<ShardIndex> {
@@ -114,7 +122,7 @@ impl World {
     }
 
     pub fn send_to_operator(&mut self, id: u64, message: FromWorker) {
-        let latency = self.chance.below(40);
+        let latency = self.chance.below(LATENCY);
         let now = self.now;
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| !stream.closed) else { return };
         if let FromWorker::Report(report) = &message
@@ -130,7 +138,7 @@ impl World {
     }
 
     pub fn send_to_worker(&mut self, session: SessionId, message: FromOperator) {
-        let latency = self.chance.below(40);
+        let latency = self.chance.below(LATENCY);
         let now = self.now;
         let Some(stream) = self.streams.get_mut(&session.0) else { return };
         if let FromOperator::Orders(orders) = &message {
