@@ -107,8 +107,8 @@ pub fn through_json(status: &ShardJobStatus) -> ShardJobStatus {
 /// The successor's books are what the status says, and nothing else.
 fn knows_what_was_left(status: &ShardJobStatus, shards: &Shards) {
     let Some(notes) = status.recovery.as_ref().filter(|_| status.plan.is_some()) else { return };
-    invariants::counts_add_up(shards).expect("I1");
-    invariants::settled_shards_rest(shards).expect("I2");
+    invariants::counts_add_up(shards).expect("counts add up");
+    invariants::settled_shards_rest(shards).expect("settled shards rest");
     let counts = status.shards.clone().unwrap_or_default();
     let set = |text: &str| text.parse::<RangeSet>().expect("it was read");
     assert_eq!(*shards.done(), set(&counts.completed_indexes));
