@@ -49,7 +49,7 @@ fn a_directory_is_no_input() {
     volume.spec["source"]["files"]["url"] = json!(format!("file://{}", volume.path("in").display()));
     let failure = refused(plan(&volume.work(1)));
     assert_eq!(failure.reason, "NoInput");
-    assert!(failure.message.contains("is a directory"), "{}", failure.message);
+    assert!(failure.message.contains("/in': a directory must end with '/': use '"), "{}", failure.message);
 }
 
 #[test]
