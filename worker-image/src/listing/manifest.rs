@@ -7,14 +7,17 @@ use std::{
     borrow::Cow,
     fmt,
     fs::{self, File, Metadata},
-    io::{self, BufRead, BufReader, ErrorKind, Read},
+    io::{self, BufReader, ErrorKind},
     path::{Path, PathBuf},
 };
 
 use hyperflow_api::message::FailureClass;
 use hyperflow_core::{job::file_path, layout::FOLDER};
 
-use super::Found;
+use super::{
+    Found,
+    lines::{LONGEST, Lines},
+};
 use crate::{
     attempt::Attempt,
     fault::{self, Fault},
@@ -22,8 +25,6 @@ use crate::{
     work::Work,
 };
 
-/// Most bytes of a line.
-const LONGEST: usize = 4096;
 /// Most bytes of an item, as in `spec.source.items.values`.
 const LONGEST_ITEM: usize = 1024;
 /// Most characters of a line that a message shows.
@@ -281,41 +282,6 @@ fn shown(text: &str) -> String {
     shown
 }
 
-/// Reads lines without holding more than one, and of a long one only its beginning.
-struct Lines<R> {
-    source: R,
-    line: Vec<u8>,
-    number: u64,
-}
-
-impl<R: BufRead> Lines<R> {
-    const MARK: &[u8] = b"\xef\xbb\xbf";
-
-    fn new(source: R) -> Self {
-        Self { source, line: Vec::new(), number: 0 }
-    }
-
-    /// The next line that is not empty, and its number. One that is too long is cut, and longer than `LONGEST`.
-    fn next(&mut self) -> io::Result<Option<(u64, &[u8])>> {
-        let most = (Self::MARK.len() + LONGEST + b"\r\n".len()) as u64;
-        let text = loop {
-            self.line.clear();
-            if self.source.by_ref().take(most).read_until(b'\n', &mut self.line)? == 0 {
-                return Ok(None);
-            }
-            self.number += 1;
-            let start = if self.number == 1 && self.line.starts_with(Self::MARK) { Self::MARK.len() } else { 0 };
-            let ends: &[&[u8]] = &[b"\r\n", b"\n"];
-            let end = ends.iter().find(|end| self.line[start..].ends_with(end)).map_or(0, |end| end.len());
-            let text = start..self.line.len() - end;
-            if !text.is_empty() {
-                break text;
-            }
-        };
-        Ok(Some((self.number, &self.line[text])))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -423,24 +389,6 @@ mod tests {
             failure.message
         );
         assert!(failure.message.len() < 500, "{}", failure.message);
-    }
-
-    #[test]
-    fn the_longest_line_passes_and_a_longer_one_does_not_with_any_ending() {
-        for end in ["\n", "\r\n", ""] {
-            for mark in ["", "\u{feff}"] {
-                for over in [0, 1, 2, 3, 4, 5, 4096] {
-                    let text = [mark.as_bytes(), &vec![b'x'; LONGEST + over], end.as_bytes(), b"\ny"].concat();
-                    let mut lines = Lines::new(&text[..]);
-                    let length = lines.next().unwrap().unwrap().1.len();
-                    assert_eq!(length > LONGEST, over > 0, "{over} {end:?} {mark:?}");
-                    if over == 0 {
-                        assert_eq!(length, LONGEST);
-                        assert_eq!(lines.next().unwrap().unwrap().1, b"y");
-                    }
-                }
-            }
-        }
     }
 
     #[test]

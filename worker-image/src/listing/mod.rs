@@ -4,10 +4,11 @@
 //! | what | where |
 //! | --- | --- |
 //! | every file beneath a directory | [`walk`] |
-//! | what a manifest lists | [`manifest`] |
+//! | what a manifest lists | [`manifest`], by [`lines`] |
 //! | what nearly matched | [`nearest`] |
 //! | more records than fit into memory are put in order | [`sort`] |
 
+mod lines;
 pub mod manifest;
 mod nearest;
 pub mod sort;
