@@ -42,8 +42,8 @@ test: ## everything: format, lints, unit, simulator, CRD drift, charts, end to e
 	@.ci/test
 
 bench: PROFILE := release
-bench: install $(INPUT) ## our figures beside the peers', as a table and in bench.jsonl (RUNS=5)
-	@target/*/release/bench --input $(INPUT) --runs $(RUNS)
+bench: install ## our figures beside the peers', as a table and in bench.jsonl (RUNS=5 ROWS=copy_file,small_shards)
+	@target/*/release/bench --runs $(RUNS) $(if $(ROWS),--rows $(ROWS))
 
 deps: ## install what is missing on Debian (build tools; the cluster tool installs its own)
 	@.ci/deps

@@ -21,7 +21,7 @@ const MANAGER: &str = "hyperflow-e2e";
 const WORKER_USER: u32 = 65_532;
 
 /// Where volumes lie on this machine. The nodes of the cluster must see the same folder.
-const VOLUMES: &str = "/var/lib/hyperflow-e2e";
+pub const VOLUMES: &str = "/var/lib/hyperflow-e2e";
 
 /// A cluster in which Hyperflow is installed.
 #[derive(Clone)]

@@ -227,6 +227,16 @@ impl Counts {
             |series: &&String| series.split('{').next() == Some(name) && labels.iter().all(|label| has(series, label));
         self.0.iter().filter(|(series, _)| chosen(series)).map(|(_, value)| value).sum()
     }
+
+    /// Status writes of ShardJobs that the API server answered, whatever the answer.
+    #[must_use]
+    pub fn status_writes(&self) -> f64 {
+        let writes = ["PUT", "PATCH", "APPLY"].map(|verb| format!("verb=\"{verb}\""));
+        let of = |verb: &String| {
+            self.sum("apiserver_request_total", &["resource=\"shardjobs\"", "subresource=\"status\"", verb])
+        };
+        writes.iter().map(of).sum()
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! | `diary.rs` | everything a job's status said while a test looked |
 //! | `fault.rs` | bounded faults, counted |
 //! | `control.rs` | operators, API server and etcd: what they count, and being without them |
+//! | `process.rs` | processes of pods, where the nodes are on this machine |
 //! | `node.rs` | whole nodes: which one to break, cordon, drain, evict |
 //! | `oracle.rs` | the right answer, from the files themselves |
 //! | `harness.rs` | runs promises side by side, and some alone |
@@ -21,6 +22,7 @@ pub mod harness;
 pub mod job;
 pub mod node;
 pub mod oracle;
+pub mod process;
 
 /// A promise that was not kept, or a cluster that could not be asked.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -70,7 +70,7 @@ async fn written(place: &Place, manifest: Value, shards: u32) -> Result<Written>
     let most = entries.iter().map(|entry| entry.bytes).max().unwrap_or_default();
     let written = Written {
         seconds,
-        writes: status_writes(&after) - status_writes(&before),
+        writes: after.status_writes() - before.status_writes(),
         bytes: bodies(&after) - bodies(&before),
         most,
     };
@@ -103,15 +103,6 @@ async fn quiet(place: &Place) -> Result<Counts> {
         ensure(start.elapsed() < Duration::from_secs(60), || "ShardJobs are written with nothing to do".into())?;
         before = now;
     }
-}
-
-/// Status writes that the API server answered, whatever the answer.
-fn status_writes(counts: &Counts) -> f64 {
-    let writes = ["PUT", "PATCH", "APPLY"].map(|verb| format!("verb=\"{verb}\""));
-    let of = |verb: &String| {
-        counts.sum("apiserver_request_total", &["resource=\"shardjobs\"", "subresource=\"status\"", verb])
-    };
-    writes.iter().map(of).sum()
 }
 
 /// Bytes of all requests that write ShardJobs: the API server does not tell status apart here, and who applies a job
