@@ -11,7 +11,10 @@ use std::{
 use hyperflow_e2e::{
     Result,
     cluster::{Cluster, Place},
-    ensure, oracle,
+    diagnosis::diagnose,
+    ensure,
+    fault::finally,
+    oracle,
 };
 
 const MIB: usize = 1 << 20;
@@ -47,9 +50,14 @@ impl Bench {
         Ok(Self { cluster: Cluster::connect().await?, run: 0, kept })
     }
 
-    /// A namespace and a volume for one measurement.
-    pub async fn place(&self) -> Result<Place> {
-        self.cluster.place("bench").await
+    /// Acts in a namespace and a volume of its own, and removes them whatever came of it: gigabytes would stay.
+    pub async fn within<T>(&self, act: impl AsyncFnOnce(&Place) -> Result<T>) -> Result<T> {
+        let place = self.cluster.place("bench").await?;
+        let acted = match Box::pin(act(&place)).await {
+            Ok(value) => Ok(value),
+            Err(error) => Err(format!("{error}\n{}", diagnose(&place).await).into()),
+        };
+        finally(async { acted }, place.remove()).await
     }
 
     /// Ours and the peer's, one after the other. Who begins changes from run to run: what is left of one (dirty pages, a

@@ -36,16 +36,18 @@ pub async fn run(bench: &Bench) -> Result<Vec<Sample>> {
 }
 
 async fn rate(bench: &Bench, input: &Input) -> Result<(f64, String)> {
-    let place = bench.place().await?;
-    input.provide(&place)?;
-    settle(input).await?;
     let mut manifest = ours::copy("64Mi", 2, 2);
     manifest["spec"]["task"]["copy"]["copies"] = COPIES.into();
     manifest["spec"]["output"]["path"] = "copy-{copy}/part-{index}".into();
-    let taken = ours::run_copy(&place, manifest).await?;
-    ours::check(input, &place.path("out"), COPIES)?;
-    place.remove().await?;
-    Ok((gigabytes(input) / taken.seconds, taken.note))
+    bench
+        .within(async |place| {
+            input.provide(place)?;
+            settle(input).await?;
+            let taken = ours::run_copy(place, manifest).await?;
+            ours::check(input, &place.path("out"), COPIES)?;
+            Ok((gigabytes(input) / taken.seconds, taken.note))
+        })
+        .await
 }
 
 async fn literal_loop(
@@ -55,10 +57,11 @@ async fn literal_loop(
     how: &str,
 ) -> Result<f64> {
     let python = python?;
-    let place = bench.place().await?;
-    settle(input).await?;
-    let (source, folder) = (input.path.display().to_string(), place.path("out").display().to_string());
-    let seconds = peers::script(python, "classic_loop.py", &[&source, &folder, how])?;
-    place.remove().await?;
-    Ok(gigabytes(input) / seconds)
+    bench
+        .within(async |place| {
+            settle(input).await?;
+            let (source, folder) = (input.path.display().to_string(), place.path("out").display().to_string());
+            Ok(gigabytes(input) / peers::script(python, "classic_loop.py", &[&source, &folder, how])?)
+        })
+        .await
 }

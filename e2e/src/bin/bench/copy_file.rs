@@ -1,8 +1,8 @@
 //! A verified, durable copy of a big file in parts, beside `cp` and `sync`, which verify nothing.
 
-use std::{fs, process::Command};
+use std::process::Command;
 
-use hyperflow_e2e::{Result, cluster::Place};
+use hyperflow_e2e::Result;
 
 use crate::{
     bench::{Bench, Input, settle},
@@ -24,13 +24,15 @@ pub async fn run(bench: &Bench) -> Result<Vec<Sample>> {
 
 /// Bytes a second of our copy, in GB.
 pub async fn rate(bench: &Bench, input: &Input) -> Result<(f64, String)> {
-    let place = bench.place().await?;
-    input.provide(&place)?;
-    settle(input).await?;
-    let taken = ours::run_copy(&place, ours::copy("64Mi", 2, 2)).await?;
-    ours::check(input, &place.path("out"), 1)?;
-    place.remove().await?;
-    Ok((gigabytes(input) / taken.seconds, taken.note))
+    bench
+        .within(async |place| {
+            input.provide(place)?;
+            settle(input).await?;
+            let taken = ours::run_copy(place, ours::copy("64Mi", 2, 2)).await?;
+            ours::check(input, &place.path("out"), 1)?;
+            Ok((gigabytes(input) / taken.seconds, taken.note))
+        })
+        .await
 }
 
 /// What the input is in GB, each of a billion bytes.
@@ -39,17 +41,13 @@ pub fn gigabytes(input: &Input) -> f64 {
 }
 
 async fn cp_and_sync(bench: &Bench, input: &Input) -> Result<f64> {
-    let place = bench.place().await?;
-    settle(input).await?;
-    let seconds = copied(input, &place)?;
-    place.remove().await?;
-    Ok(gigabytes(input) / seconds)
-}
-
-fn copied(input: &Input, place: &Place) -> Result<f64> {
-    let output = place.path("out/copy");
-    let copied = peers::time(Command::new("cp").arg(&input.path).arg(&output))?;
-    let synced = peers::time(Command::new("sync").arg(&output))?;
-    fs::remove_file(&output)?;
-    Ok((copied + synced).as_secs_f64())
+    bench
+        .within(async |place| {
+            settle(input).await?;
+            let output = place.path("out/copy");
+            let copied = peers::time(Command::new("cp").arg(&input.path).arg(&output))?;
+            let synced = peers::time(Command::new("sync").arg(&output))?;
+            Ok(gigabytes(input) / (copied + synced).as_secs_f64())
+        })
+        .await
 }

@@ -1,6 +1,6 @@
 //! The same copy beside rclone, which verifies as we do (it reads both sides again for their MD5), and syncs nothing.
 
-use std::{fs, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
 use hyperflow_e2e::Result;
 
@@ -27,14 +27,13 @@ pub async fn run(bench: &Bench) -> Result<Vec<Sample>> {
 }
 
 async fn copied(bench: &Bench, input: &Input, rclone: &Path) -> Result<f64> {
-    let place = bench.place().await?;
-    settle(input).await?;
-    let output = place.path("out/copy");
-    // A configuration of this machine's user is none of the measurement's business.
-    let mut command = Command::new(rclone);
-    command.args(["--config", "/dev/null", "copyto"]).arg(&input.path).arg(&output);
-    let seconds = peers::time(&mut command)?.as_secs_f64();
-    fs::remove_file(&output)?;
-    place.remove().await?;
-    Ok(gigabytes(input) / seconds)
+    bench
+        .within(async |place| {
+            settle(input).await?;
+            // A configuration of this machine's user is none of the measurement's business.
+            let mut command = Command::new(rclone);
+            command.args(["--config", "/dev/null", "copyto"]).arg(&input.path).arg(place.path("out/copy"));
+            Ok(gigabytes(input) / peers::time(&mut command)?.as_secs_f64())
+        })
+        .await
 }

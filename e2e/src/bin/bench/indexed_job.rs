@@ -76,7 +76,7 @@ impl IndexedJob {
 }
 
 fn is_running(pod: &Pod) -> bool {
-    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let mut statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     let running = |state: &k8s_openapi::api::core::v1::ContainerState| state.running.is_some();
-    statuses.map(|container| container.state.as_ref().is_some_and(running)).any(|running| running)
+    statuses.any(|container| container.state.as_ref().is_some_and(running))
 }

@@ -53,13 +53,14 @@ pub async fn run(bench: &Bench) -> Result<Vec<Sample>> {
 
 /// A million that do nothing, to their end; and of a million that take long, the beginning.
 async fn both(bench: &Bench) -> Result<(usize, f64, String)> {
-    let place = bench.place().await?;
-    let (_, entries) = ours::run_noop(&place, ours::noop(SHARDS, WORKERS, SLOTS)).await?;
-    place.remove().await?;
-    let place = bench.place().await?;
-    bench.input(MEBIBYTES)?.provide(&place)?;
-    let (steady, writes) = steady(&place).await?;
-    place.remove().await?;
+    let noop = async |place: &Place| ours::run_noop(place, ours::noop(SHARDS, WORKERS, SLOTS)).await;
+    let (_, entries) = bench.within(noop).await?;
+    let input = bench.input(MEBIBYTES)?;
+    let slow = async |place: &Place| {
+        input.provide(place)?;
+        steady(place).await
+    };
+    let (steady, writes) = bench.within(slow).await?;
     let active = |entries: &[Entry]| entries.iter().map(|entry| shards(&entry.status).active).max().unwrap_or(0);
     let most = |entries: &[Entry]| entries.iter().map(|entry| entry.bytes).max().unwrap_or(0);
     let note = format!(

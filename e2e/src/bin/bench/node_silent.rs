@@ -22,9 +22,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const MIB: usize = 1 << 20;
 
 pub async fn run(bench: &Bench) -> Result<Vec<Sample>> {
-    let place = bench.place().await?;
-    let (seconds, shards) = cut(&place).await?;
-    place.remove().await?;
+    let (seconds, shards) = bench.within(cut).await?;
     let name = "Kubernetes' defaults (40 s node grace + 300 s toleration), stated, not measured".into();
     let note = format!("{shards} shards moved");
     Ok(vec![Sample { row: &ROW, ours: vec![seconds], peer: Peer::Stated { name, value: KUBERNETES }, note }])

@@ -31,19 +31,22 @@ pub async fn run(bench: &Bench) -> Result<Vec<Sample>> {
 
 /// Our no-op shards a second.
 pub async fn rate(bench: &Bench) -> Result<(f64, String)> {
-    let place = bench.place().await?;
-    let (taken, _) = ours::run_noop(&place, ours::noop(SHARDS, WORKERS, SLOTS)).await?;
-    place.remove().await?;
-    Ok((taken.shards / taken.seconds, taken.note))
+    bench
+        .within(async |place| {
+            let (taken, _) = ours::run_noop(place, ours::noop(SHARDS, WORKERS, SLOTS)).await?;
+            Ok((taken.shards / taken.seconds, taken.note))
+        })
+        .await
 }
 
 /// Indexes a second, from the Job's creation to its completion: each needs its own pod, so there are none to be warm.
 async fn indexes(bench: &Bench) -> Result<f64> {
-    let place = bench.place().await?;
-    let start = Instant::now();
-    let job = IndexedJob::create(&place, INDEXES, IMAGE, serde_json::json!(["--version"])).await?;
-    job.complete().await?;
-    let seconds = start.elapsed().as_secs_f64();
-    place.remove().await?;
-    Ok(f64::from(INDEXES) / seconds)
+    bench
+        .within(async |place| {
+            let start = Instant::now();
+            let job = IndexedJob::create(place, INDEXES, IMAGE, serde_json::json!(["--version"])).await?;
+            job.complete().await?;
+            Ok(f64::from(INDEXES) / start.elapsed().as_secs_f64())
+        })
+        .await
 }

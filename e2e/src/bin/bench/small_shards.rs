@@ -30,21 +30,24 @@ pub async fn run(bench: &Bench) -> Result<Vec<Sample>> {
 }
 
 async fn rate(bench: &Bench, input: &Input) -> Result<(f64, String)> {
-    let place = bench.place().await?;
-    input.provide(&place)?;
-    settle(input).await?;
-    let taken = ours::run_copy(&place, ours::copy("64Ki", 2, 8)).await?;
-    ours::check(input, &place.path("out"), 1)?;
-    place.remove().await?;
-    Ok((taken.shards / taken.seconds, taken.note))
+    bench
+        .within(async |place| {
+            input.provide(place)?;
+            settle(input).await?;
+            let taken = ours::run_copy(place, ours::copy("64Ki", 2, 8)).await?;
+            ours::check(input, &place.path("out"), 1)?;
+            Ok((taken.shards / taken.seconds, taken.note))
+        })
+        .await
 }
 
 async fn files(bench: &Bench, input: &Input) -> Result<f64> {
-    let place = bench.place().await?;
-    settle(input).await?;
-    let rate = one_file_each(&input.path, &place.path("out"))?;
-    place.remove().await?;
-    Ok(rate)
+    bench
+        .within(async |place| {
+            settle(input).await?;
+            one_file_each(&input.path, &place.path("out"))
+        })
+        .await
 }
 
 fn one_file_each(input: &Path, folder: &Path) -> Result<f64> {

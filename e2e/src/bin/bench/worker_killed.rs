@@ -50,9 +50,7 @@ pub async fn run(bench: &Bench) -> Result<Vec<Sample>> {
 async fn kills(bench: &Bench) -> Result<Vec<f64>> {
     let mut all = Vec::new();
     for _ in 0..KILLS {
-        let place = bench.place().await?;
-        all.extend(kill(&place).await?);
-        place.remove().await?;
+        all.extend(bench.within(kill).await?);
     }
     Ok(all)
 }
@@ -101,13 +99,14 @@ async fn moved(place: &Place, job: &Job, victims: &[Attempt], at: SystemTime) ->
 
 /// The same of an Indexed Job: from the SIGKILL until another pod runs the index.
 async fn pod_killed(bench: &Bench) -> Result<f64> {
-    let place = bench.place().await?;
-    let job = IndexedJob::create(&place, 2, PAUSE, json!([])).await?;
-    let victim = job.runs(0, None).await?;
-    job.runs(1, None).await?;
-    let at = process::kill(&victim)?;
-    job.runs(0, Some(&victim)).await?;
-    let seconds = at.elapsed()?.as_secs_f64();
-    place.remove().await?;
-    Ok(seconds)
+    bench
+        .within(async |place| {
+            let job = IndexedJob::create(place, 2, PAUSE, json!([])).await?;
+            let victim = job.runs(0, None).await?;
+            job.runs(1, None).await?;
+            let at = process::kill(&victim)?;
+            job.runs(0, Some(&victim)).await?;
+            Ok(at.elapsed()?.as_secs_f64())
+        })
+        .await
 }
