@@ -5,7 +5,7 @@ use std::{
     io::{Read, Write},
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use hyperflow_e2e::{
@@ -16,10 +16,15 @@ use hyperflow_e2e::{
     fault::finally,
     oracle,
 };
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::ListParams};
 
 const MIB: usize = 1 << 20;
 /// The input is made in pieces of so much.
 const PIECE: usize = 64 * MIB;
+/// Pods that take longer to end are not waited for: a peer's may have no handler for SIGTERM.
+const GONE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(200);
 /// After a sync the disk may still be freeing what was removed.
 const REST: Duration = Duration::from_secs(1);
 
@@ -57,7 +62,17 @@ impl Bench {
             Ok(value) => Ok(value),
             Err(error) => Err(format!("{error}\n{}", diagnose(&place).await).into()),
         };
-        finally(async { acted }, place.remove()).await
+        let pods: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &place.namespace);
+        let remove = async {
+            place.remove().await?;
+            // Pods that are on their way out would take their share of what is measured next.
+            let start = Instant::now();
+            while start.elapsed() < GONE && !pods.list(&ListParams::default()).await?.items.is_empty() {
+                tokio::time::sleep(LOOK).await;
+            }
+            Ok(())
+        };
+        finally(async { acted }, remove).await
     }
 
     /// Ours and the peer's, one after the other. Who begins changes from run to run: what is left of one (dirty pages, a

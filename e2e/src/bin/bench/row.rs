@@ -12,7 +12,7 @@ pub enum Reach {
 /// Which value stands for all runs.
 #[derive(Clone, Copy, Debug)]
 pub enum Of {
-    /// The one in the middle.
+    /// The one in the middle, or half-way between the two that are.
     Median,
     /// The one that 99 of 100 do not exceed.
     P99,
@@ -143,12 +143,12 @@ impl Of {
     fn pick(self, values: &[f64]) -> Option<f64> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
-        let at = match self {
-            Self::Median => sorted.len() / 2,
-            Self::P99 => (sorted.len() * 99).div_ceil(100).saturating_sub(1),
-            Self::Most => sorted.len().saturating_sub(1),
-        };
-        sorted.get(at).copied()
+        let last = sorted.len().checked_sub(1)?;
+        match self {
+            Self::Median => Some(f64::midpoint(sorted[last / 2], sorted[sorted.len() / 2])),
+            Self::P99 => sorted.get((sorted.len() * 99).div_ceil(100) - 1).copied(),
+            Self::Most => sorted.last().copied(),
+        }
     }
 }
 
@@ -170,6 +170,8 @@ mod tests {
         let found = verdict(Reach::Times(4.0), Of::Median, &[9.0, 1.0, 8.0], &[2.0, 100.0, 1.0]);
         assert!((found.ours - 8.0).abs() < 1e-9 && !found.missed());
         assert!(verdict(Reach::Times(4.1), Of::Median, &[8.0], &[2.0]).missed());
+        let between = verdict(Reach::Times(1.0), Of::Median, &[4.0, 1.0, 2.0, 9.0], &[1.0]);
+        assert!((between.ours - 3.0).abs() < 1e-9);
     }
 
     #[test]
