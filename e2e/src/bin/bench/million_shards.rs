@@ -82,6 +82,10 @@ async fn steady(place: &Place) -> Result<(Vec<Entry>, f64)> {
     let diary = place.diary(&job).await?;
     let many = |status: &_| (shards(status).active >= ACTIVE).then_some(());
     job.wait("a thousand shards under way", LIMIT, many).await?;
+    // From just after a write: a window that begins anywhere may hold one more than its seconds.
+    let seen = diary.so_far().len();
+    let (asked, newer) = (Instant::now(), |_: &_| diary.so_far().len() > seen);
+    diary.wait("another status", asked, LIMIT, newer).await?;
     let (before, start) = (place.cluster.api_server_counts().await?, Instant::now());
     time::sleep(STEADY).await;
     let after = place.cluster.api_server_counts().await?;
