@@ -10,7 +10,7 @@
 //! | status and Events | `report.rs`, `announce.rs` |
 //! | what a deletion waits for | `finalizer.rs` |
 //! | workers' sessions: accepting, proving, reading | `serve.rs`, `authority.rs`, `identity.rs`, `credential.rs`, `session.rs` |
-//! | probes and metrics | `health.rs`, `metrics.rs` |
+//! | probes and metrics; asking them | `health.rs`, `metrics.rs`; `check.rs` |
 //!
 //! Decisions about shards and leases are in `hyperflow-core`; none is made here.
 
@@ -18,6 +18,7 @@ mod announce;
 mod apply;
 mod authority;
 mod build;
+mod check;
 mod client;
 mod clock;
 mod controller;
@@ -48,12 +49,13 @@ use std::{
 
 use tracing::error;
 
-use crate::settings::{Request, Settings};
+use crate::settings::{Check, Request, Settings};
 
 fn main() -> ExitCode {
     match Request::read(std::env::args_os()) {
         Ok(Request::Run(settings)) => run(*settings),
         Ok(Request::Definition) => print_definition(),
+        Ok(Request::Check(check)) => run_check(&check),
         Err(error) => error.exit(),
     }
 }
@@ -66,6 +68,17 @@ fn print_definition() -> ExitCode {
     match io::stdout().write_all(yaml.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("cannot print the definition: {error}")),
+    }
+}
+
+fn run_check(check: &Check) -> ExitCode {
+    let replicas = match check::run(check) {
+        Ok(replicas) => replicas,
+        Err(error) => return fail(&telemetry::chain(&error)),
+    };
+    match writeln!(io::stdout(), "replicas that are ready: {replicas}; one leads") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("cannot print the outcome: {error}")),
     }
 }
 

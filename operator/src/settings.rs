@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, net::SocketAddr, time::Duration};
 
-use clap::{Command, CommandFactory, FromArgMatches, Parser, builder::PossibleValuesParser};
+use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, builder::PossibleValuesParser};
 use hyperflow_core::coordinator::Limits;
 
 /// What the program is asked to do.
@@ -12,6 +12,8 @@ pub enum Request {
     Run(Box<Settings>),
     /// Print the CustomResourceDefinition as YAML.
     Definition,
+    /// Ask the replicas of an installation whether they work.
+    Check(Check),
 }
 
 impl Request {
@@ -22,18 +24,31 @@ impl Request {
     pub fn read(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Self, clap::Error> {
         let command = Settings::command()
             .subcommand(Command::new(DEFINITION).about("Print the CustomResourceDefinition as YAML"))
+            .subcommand(Check::augment_args(Command::new(CHECK)))
             .subcommand_negates_reqs(true)
             .args_conflicts_with_subcommands(true);
         let mut matches = command.try_get_matches_from(args)?;
         // Settings are not looked at for a command: some may be in the environment, and others not.
-        if matches.subcommand_name() == Some(DEFINITION) {
-            return Ok(Self::Definition);
+        match matches.remove_subcommand() {
+            Some((name, mut matches)) if name == CHECK => Ok(Self::Check(Check::from_arg_matches_mut(&mut matches)?)),
+            Some(_) => Ok(Self::Definition),
+            None => Ok(Self::Run(Box::new(Settings::from_arg_matches_mut(&mut matches)?))),
         }
-        Ok(Self::Run(Box::new(Settings::from_arg_matches_mut(&mut matches)?)))
     }
 }
 
 const DEFINITION: &str = "crd";
+const CHECK: &str = "check";
+
+/// Ask every replica of an operator whether it is ready, and whether one leads. Ends with 0 if so.
+#[derive(Clone, Debug, Args)]
+pub struct Check {
+    /// `host:port` of /readyz and /metrics; the host is a name with an address for each replica.
+    pub address: String,
+    /// How long to go on asking.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    pub within_seconds: u64,
+}
 
 /// The Hyperflow operator: plans ShardJobs into shards and leases them to worker pods.
 #[derive(Clone, Debug, Parser)]
@@ -141,5 +156,14 @@ mod tests {
     fn printing_the_definition_needs_no_settings() {
         assert!(matches!(Request::read(["hyperflow-operator", "crd"]).unwrap(), Request::Definition));
         assert!(Request::read(["hyperflow-operator"]).is_err());
+    }
+
+    #[test]
+    fn a_check_needs_an_address_and_no_settings() {
+        let Request::Check(check) = Request::read(["hyperflow-operator", "check", "a.b.svc:8080"]).unwrap() else {
+            panic!("it should check")
+        };
+        assert_eq!((&*check.address, check.within_seconds), ("a.b.svc:8080", 30));
+        assert!(Request::read(["hyperflow-operator", "check"]).is_err());
     }
 }
