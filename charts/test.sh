@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests both charts without a cluster: what they render, what they refuse, and that no copy in them is stale.
-# HELM names the Helm program (several words are allowed).
+# Tests both charts without a cluster: what they render, what they refuse, what others' tools say of them, and that no copy in
+# them is stale. HELM names the Helm program (several words are allowed).
 # shellcheck disable=SC2317 # functions are called through `check`
 set -euo pipefail
 
@@ -121,12 +121,12 @@ known_flags() {
     done < <(sed -n 's/^ *- "\{0,1\}--\([a-z-]*\)=.*/\1/p' "$1")
 }
 
-# restricted FILE: what Pod Security's `restricted` asks for, and a root that is read only.
+# restricted FILE: what Pod Security's `restricted` asks for, and a root that is read only, for the operator and its check.
 restricted() {
     local wanted
     for wanted in 'runAsNonRoot: true' 'runAsUser: 65532' 'type: RuntimeDefault' 'allowPrivilegeEscalation: false' \
         'readOnlyRootFilesystem: true' 'drop: [ALL]'; do
-        count 1 "$wanted" "$1" || return 1
+        count 2 "$wanted" "$1" || return 1
     done
     no_text 'hostPath' "$1" && no_text 'hostNetwork' "$1" && no_text 'privileged:' "$1"
 }
@@ -194,12 +194,15 @@ test_rendering() {
 ClusterRole hyperflow-operator:hyperflow-system
 ClusterRoleBinding hyperflow-operator:hyperflow-system
 Deployment hyperflow-operator
+Pod hyperflow-operator-check
 PodDisruptionBudget hyperflow-operator
 Role hyperflow-operator
 RoleBinding hyperflow-operator
 Service hyperflow-operator-metrics
 Service hyperflow-operator-workers
 ServiceAccount hyperflow-operator
+ValidatingAdmissionPolicy hyperflow-operator.hyperflow-system
+ValidatingAdmissionPolicyBinding hyperflow-operator.hyperflow-system
 TEXT
     check "hyperflow: the operator is told its Service" count 1 '- --service=hyperflow-operator-workers' "$work/default"
     check "hyperflow: and its TLS name" count 1 '- --tls-name=hyperflow-operator.hyperflow-system.svc' "$work/default"
@@ -221,14 +224,35 @@ TEXT
     check "hyperflow: two replicas" count 1 'replicas: 2' "$work/default"
     check "hyperflow: an upgrade never has fewer than wanted" count 1 'maxUnavailable: 0' "$work/default"
     check "hyperflow: scrapes when asked" count 1 'kind: ServiceMonitor' "$work/everything"
-    check "hyperflow: network policy when asked" count 1 'kind: NetworkPolicy' "$work/everything"
-    check "hyperflow: an image by digest" count 1 "image: \"registry.example/operator@sha256:$(printf '0%.0s' {1..64})\"" "$work/everything"
+    check "hyperflow: network policies when asked" count 2 'kind: NetworkPolicy' "$work/everything"
+    # Twice: the operator, and the pod of `helm test`.
+    check "hyperflow: an image by digest" count 2 "image: \"registry.example/operator@sha256:$(printf '0%.0s' {1..64})\"" "$work/everything"
     check "hyperflow: a worker image by tag" count 1 '- --worker-image=registry.example/worker:edge' "$work/everything"
-    check "hyperflow: own toleration replaces ours" count 1 'key: node.kubernetes.io/not-ready' "$work/everything"
-    check "hyperflow: and only that one" count 1 'tolerationSeconds: 7' "$work/everything"
+    check "hyperflow: own toleration replaces ours" count 2 'key: node.kubernetes.io/not-ready' "$work/everything"
+    check "hyperflow: and only that one" count 2 'tolerationSeconds: 7' "$work/everything"
     check "hyperflow: the operator has every flag it is given" known_flags "$work/everything"
     render --set leaderElect=false,replicas=1 >"$work/alone"
     check "hyperflow: without election never two" count 1 'type: Recreate' "$work/alone"
+}
+
+test_admission_policy() {
+    render >"$work/default"
+    check "hyperflow: authors are checked by default" count 1 "resource('pods').namespace(request.namespace).check('create')" "$work/default"
+    check "hyperflow: in all namespaces" count 0 'namespaceSelector' "$work/default"
+    render --set admissionPolicy.enabled=false >"$work/unchecked"
+    check "hyperflow: and not when told so" no_text 'ValidatingAdmissionPolicy' "$work/unchecked"
+    render --set watchNamespace=team-a >"$work/one"
+    check "hyperflow: only where the operator serves" grep -A3 'namespaceSelector:' "$work/one"
+    check "hyperflow: which is the namespace it watches" count 1 'kubernetes.io/metadata.name: team-a' "$work/one"
+}
+
+test_helm_test() {
+    render >"$work/default"
+    check "hyperflow: helm test asks all replicas" \
+        count 1 'args: [check, "hyperflow-operator-workers.hyperflow-system.svc:8080"]' "$work/default"
+    check "hyperflow: its pod is no operator" count 1 'app.kubernetes.io/component: check' "$work/default"
+    check "hyperflow: and has no token" count 2 'automountServiceAccountToken: false' "$work/default"
+    check "hyperflow: it runs in helm test alone" count 1 'helm.sh/hook: test' "$work/default"
 }
 
 test_rights() {
@@ -246,8 +270,9 @@ test_refusals() {
     check "hyperflow: refuses a typo inside" refused "'tags' not allowed" render --set image.tags=x
     check "hyperflow: refuses a text for a number" refused 'got string, want integer' render --set-string leaseSeconds=ten
     check "hyperflow: refuses a short digest" refused 'does not match pattern' render --set image.digest=sha256:12
-    check "hyperflow: refuses two without election" refused 'maximum' render --set leaderElect=false,replicas=2
-    check "hyperflow: and so by default" refused 'maximum' render --set leaderElect=false
+    check "hyperflow: refuses two without election" refused 'Set replicas to 1, or leave leaderElect on' \
+        render --set leaderElect=false,replicas=2
+    check "hyperflow: and so by default" refused 'Set replicas to 1' render --set leaderElect=false
     check "hyperflow: refuses a variable it sets itself" refused 'extraEnv' render --set 'extraEnv[0].name=HYPERFLOW_POD_NAME'
     check "hyperflow: refuses jobs in its own namespace" refused "must not be 'hyperflow-system'" render --set watchNamespace=hyperflow-system
     check "hyperflow: allows global" render --set global.any=thing
@@ -255,9 +280,52 @@ test_refusals() {
 
 test_notes() {
     notes >"$work/notes"
-    check "hyperflow: notes have a first command" grep -F 'kubectl apply -n default' "$work/notes"
+    check "hyperflow: notes begin with a test" grep -xF '  helm test hyperflow --namespace hyperflow-system' "$work/notes"
+    check "hyperflow: notes have a first job" grep -F 'kubectl apply --namespace default -f -' "$work/notes"
+    check "hyperflow: notes wait for it" grep -F 'kubectl wait --namespace default --for=condition=Complete' "$work/notes"
+    check "hyperflow: notes are shell commands" bash -n <(sed -n 's/^  //p' "$work/notes")
     check "hyperflow: notes name the missing resource" grep -F 'install the chart hyperflow-crds' "$work/notes"
     check "hyperflow: notes warn about the own namespace" grep -F 'Do not run jobs in namespace hyperflow-system' "$work/notes"
+}
+
+# tool NAME ARGUMENT...: a program whose version and checksum are in checks/go.mod and go.sum.
+tool() { go -C "$here/checks" tool "$@"; }
+
+# conforms FILE...: every document is of a known kind, and has no field that the kind does not have.
+conforms() {
+    # The Prometheus operator's resource is in no module of Kubernetes.
+    tool kubeconform -strict -skip ServiceMonitor -schema-location "$work/schemas/{{.ResourceKind}}{{.KindSuffix}}.json" "$@"
+}
+
+# well_run FILE: kube-score finds nothing. Three of its opinions are not ours: a limit of CPU makes a leader late; images have
+# a version or a digest and need not be asked for each time; replicas are kept apart by a topology spread constraint.
+well_run() {
+    tool kube-score score --kubernetes-version v1.35 --output-format ci --ignore-container-cpu-limit \
+        --ignore-test container-image-pull-policy --ignore-test deployment-has-host-podantiaffinity "$1" >"$work/score" || {
+        grep -v -e '^\[OK\]' -e '^\[SKIPPED\]' "$work/score"
+        return 1
+    }
+}
+
+# schemas: those of the Kubernetes whose modules the local cluster is built from, and our own.
+schemas() {
+    local kubernetes
+    kubernetes=$(go -C "$root/e2e/cluster" mod download -json k8s.io/kubernetes | sed -n 's/^.*"Dir": "\(.*\)",$/\1/p')
+    go -C "$here/checks" run . "$kubernetes/api/openapi-spec/swagger.json" "$root/crds/shardjobs.hyperflow.dev.yaml" "$work/schemas"
+}
+
+test_with_tools() {
+    check "checks: gofmt and vet" bash -c "cd '$here/checks' && gofmt -l . | (! grep .) && go vet ."
+    check "checks: values have schemas, Argo CD knows health" go -C "$here/checks" test .
+    check "checks: schemas of Kubernetes and of ShardJobs" schemas
+    render --set networkPolicy.enabled=true >"$work/default.yaml"
+    render --values "$here/everything.values.yaml" >"$work/everything.yaml"
+    render_crds >"$work/crds.yaml"
+    check "kubeconform: charts and examples" conforms "$work/default.yaml" "$work/everything.yaml" "$work/crds.yaml" "$root"/e2e/jobs/*.yaml
+    sed 's/^  parallelism:/  parallelizm:/' "$root/e2e/jobs/numbers.yaml" >"$work/typo.yaml"
+    check "kubeconform: a typo is found" refused "parallelizm" conforms "$work/typo.yaml"
+    check "kube-score: defaults" well_run "$work/default.yaml"
+    check "kube-score: everything" well_run "$work/everything.yaml"
 }
 
 test_scripts() {
@@ -272,8 +340,11 @@ test_versions
 test_crds
 test_value_sets
 test_rendering
+test_admission_policy
+test_helm_test
 test_rights
 test_refusals
 test_notes
+test_with_tools
 test_scripts
 exit "$failed"
