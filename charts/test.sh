@@ -249,7 +249,8 @@ test_admission_policy() {
 test_helm_test() {
     render >"$work/default"
     check "hyperflow: helm test asks all replicas" \
-        count 1 'args: [check, "hyperflow-operator-workers.hyperflow-system.svc:8080"]' "$work/default"
+        count 1 '- hyperflow-operator-workers.hyperflow-system.svc:8080' "$work/default"
+    check "hyperflow: for longer than a fail-over takes" count 1 '- --within-seconds=10' "$work/default"
     check "hyperflow: its pod is no operator" count 1 'app.kubernetes.io/component: check' "$work/default"
     check "hyperflow: and has no token" count 2 'automountServiceAccountToken: false' "$work/default"
     check "hyperflow: it runs in helm test alone" count 1 'helm.sh/hook: test' "$work/default"
