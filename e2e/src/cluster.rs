@@ -162,6 +162,12 @@ impl Place {
         Job::apply(&self.cluster, &self.namespace, &manifest).await
     }
 
+    /// A ShardJob that somebody else applied.
+    #[must_use]
+    pub fn job(&self, name: &str) -> Job {
+        Job::named(&self.cluster, &self.namespace, name)
+    }
+
     /// The worker pods of a job that are not being deleted.
     ///
     /// # Errors

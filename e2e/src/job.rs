@@ -1,9 +1,6 @@
 //! A ShardJob as a user has it: applied, and waited for.
 
-use std::{
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use hyperflow_api::{ShardJob, ShardJobStatus, status::ShardCounts};
 use hyperflow_core::invariants;
@@ -12,9 +9,8 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::Value;
-use tokio::{io::AsyncWriteExt, process::Command};
 
-use crate::{Error, Result, cluster::Cluster};
+use crate::{Error, Result, cluster::Cluster, command};
 
 /// How often status is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -44,21 +40,15 @@ impl Job {
     /// With what kubectl says when the job is refused.
     pub async fn apply(cluster: &Cluster, namespace: &str, manifest: &Value) -> Result<Self> {
         let name = manifest["metadata"]["name"].as_str().ok_or("the manifest has no name")?.to_owned();
-        let mut kubectl = Command::new("kubectl")
-            .args(["apply", "--namespace", namespace, "--filename", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("kubectl: {error}"))?;
-        let mut input = kubectl.stdin.take().ok_or("kubectl takes no input")?;
-        input.write_all(manifest.to_string().as_bytes()).await?;
-        drop(input);
-        let output = kubectl.wait_with_output().await?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into());
-        }
-        Ok(Self { api: Api::namespaced(cluster.client.clone(), namespace), name })
+        let args = ["apply", "--namespace", namespace, "--filename", "-"];
+        command::run_with("kubectl", &args, &manifest.to_string()).await?;
+        Ok(Self::named(cluster, namespace, &name))
+    }
+
+    /// The job of a name, whether it is there or not.
+    #[must_use]
+    pub fn named(cluster: &Cluster, namespace: &str, name: &str) -> Self {
+        Self { api: Api::namespaced(cluster.client.clone(), namespace), name: name.to_owned() }
     }
 
     /// The object now.

@@ -3,6 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `cluster.rs` | reach a cluster; a namespace and a shared volume for each test |
+//! | `command.rs` | kubectl and helm, as users have them |
 //! | `job.rs` | apply a ShardJob, wait for what it says |
 //! | `diary.rs` | everything a job's status said while a test looked |
 //! | `fault.rs` | bounded faults, counted |
@@ -14,6 +15,7 @@
 //! | `diagnosis.rs` | what the cluster was doing when a promise broke |
 
 pub mod cluster;
+pub mod command;
 pub mod control;
 pub mod diagnosis;
 pub mod diary;

@@ -7,7 +7,9 @@ mod copies_byte_identical;
 mod counts_numbers;
 mod fails_with_remedy;
 mod keeps_status_small;
+mod only_who_may_create_pods;
 mod refuses_bad_input;
+mod serves_one_namespace;
 mod survives_all_killed;
 mod survives_api_outage;
 mod survives_cut_link;
@@ -25,6 +27,8 @@ mod survives_rollout;
 mod survives_stopped_node;
 mod suspends_and_resumes;
 mod two_leaders_publish_once;
+mod upgrades_under_load;
+mod waits_like_helm;
 
 use std::process::ExitCode;
 
@@ -48,10 +52,14 @@ const PROMISES: &[Promise] = &[
     promise!(fails_with_remedy, alone: false),
     promise!(counts_numbers, alone: false),
     promise!(survives_out_of_memory, alone: false),
+    promise!(only_who_may_create_pods, alone: false),
+    promise!(waits_like_helm, alone: false),
     promise!(survives_eviction_and_preemption, alone: false),
     promise!(survives_operator_kill, alone: true),
     promise!(two_leaders_publish_once, alone: true),
     promise!(survives_rollout, alone: true),
+    promise!(upgrades_under_load, alone: true),
+    promise!(serves_one_namespace, alone: true),
     promise!(survives_etcd_outage, alone: true),
     promise!(survives_api_outage, alone: true),
     promise!(survives_all_killed, alone: true),
@@ -78,6 +86,14 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A job of a thousand shards that do nothing.
+fn numbers(name: &str) -> Value {
+    json!({
+        "apiVersion": "hyperflow.dev/v1alpha1", "kind": "ShardJob", "metadata": {"name": name},
+        "spec": {"source": {"numbers": {"count": 1000}}, "task": {"noop": {}}}
+    })
 }
 
 /// A copy of `in/input` in shards of so many bytes; `rate` for each worker. Checkpoints come every second or MiB.
