@@ -317,7 +317,8 @@ schemas() {
 
 test_with_tools() {
     check "checks: gofmt and vet" bash -c "cd '$here/checks' && gofmt -l . | (! grep .) && go vet ."
-    check "checks: values have schemas, Argo CD knows health" go -C "$here/checks" test .
+    # Go would not notice that a file outside its module has changed, and would repeat what it said before.
+    check "checks: values have schemas, Argo CD knows health" go -C "$here/checks" test -count=1 .
     check "checks: schemas of Kubernetes and of ShardJobs" schemas
     render --set networkPolicy.enabled=true >"$work/default.yaml"
     render --values "$here/everything.values.yaml" >"$work/everything.yaml"
