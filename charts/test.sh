@@ -328,6 +328,8 @@ test_with_tools() {
     check "kubeconform: a typo is found" refused "parallelizm" conforms "$work/typo.yaml"
     check "kube-score: defaults" well_run "$work/default.yaml"
     check "kube-score: everything" well_run "$work/everything.yaml"
+    sed '/memory: 512Mi/d' "$work/default.yaml" >"$work/unlimited.yaml"
+    check "kube-score: a missing limit is found" refused "Memory limit is not set" well_run "$work/unlimited.yaml"
 }
 
 test_scripts() {

@@ -163,10 +163,11 @@ func TestSnippetForArgoCD(t *testing.T) {
 		// Argo CD never looks at this one.
 		delete(job["metadata"].(object), "resourceVersion")
 		for _, pointer := range ignored.Pointers {
-			parts := strings.Split(strings.TrimPrefix(pointer, "/"), "/")
-			if parent, ok := job[parts[0]].(object); ok && len(parts) == 2 {
-				delete(parent, parts[1])
+			parent, parts := job, strings.Split(strings.TrimPrefix(pointer, "/"), "/")
+			for ; len(parts) > 1 && parent != nil; parts = parts[1:] {
+				parent, _ = parent[parts[0]].(object)
 			}
+			delete(parent, parts[0])
 		}
 		return job
 	}
