@@ -92,7 +92,7 @@ mutants: ## break the core in many ways, and see that the simulator catches each
 fuzz: ## fuzz every parser of foreign bytes, each for so long (SECONDS=20)
 	@operator/fuzz/run.sh $(or $(SECONDS),20)
 
-chart: cluster-tool ## lint and render the charts
+chart: cluster-tool ## lint, render and check the charts, here and with kubeconform and kube-score
 	@$(TOOL) build
 	@charts/test.sh
 
