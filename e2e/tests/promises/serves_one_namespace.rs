@@ -50,9 +50,10 @@ async fn with_another(place: &Place) -> Result {
 
 /// With the images, and all else, of the release that is there.
 async fn install(cluster: &Cluster, home: &Place, served: &str) -> Result {
-    let values = run("helm", &["get", "values", "hyperflow", "--namespace", &cluster.operator_namespace]).await?;
-    // Helm puts a title above them.
-    let values = values.split_once('\n').map_or("", |(_, values)| values).replacen("null", "", 1);
+    let args = ["get", "values", "hyperflow", "--namespace", &cluster.operator_namespace, "--output", "json"];
+    // A release without values of its own has `null`, which is no set of values.
+    let values: Option<serde_json::Value> = serde_json::from_str(&run("helm", &args).await?)?;
+    let values = values.map(|values| values.to_string()).unwrap_or_default();
     let served = format!("watchNamespace={served},replicas=1");
     let home = &home.namespace;
     let args = ["install", RELEASE, CHART, "--namespace", home, "--set", &served, "--values", "-", "--wait"];
