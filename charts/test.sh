@@ -83,7 +83,7 @@ $1 $2: [""] [pods] [create, delete, get, list, patch, watch]
 $1 $2: [events.k8s.io] [events] [create, patch]
 $1 $2: [hyperflow.dev] [shardjobs/finalizers] [update]
 $1 $2: [hyperflow.dev] [shardjobs/status] [get, patch, update]
-$1 $2: [hyperflow.dev] [shardjobs] [get, list, patch, watch]
+$1 $2: [hyperflow.dev] [shardjobs] [delete, get, list, patch, watch]
 TEXT
 }
 

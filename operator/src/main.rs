@@ -8,7 +8,7 @@
 //! | what is there, what should be, making it so | `observe.rs`, `build.rs`, `apply.rs` |
 //! | a job's coordinator, and its one task | `desk.rs`; all of them in `desks.rs`, reached by `handle.rs` |
 //! | status and Events | `report.rs`, `announce.rs` |
-//! | what a deletion waits for | `finalizer.rs` |
+//! | what a deletion waits for; when a job that has ended is deleted | `finalizer.rs`, `expire.rs` |
 //! | workers' sessions: accepting, proving, reading | `serve.rs`, `authority.rs`, `identity.rs`, `credential.rs`, `session.rs` |
 //! | probes and metrics; asking them | `health.rs`, `metrics.rs`; `check.rs` |
 //!
@@ -25,6 +25,7 @@ mod controller;
 mod credential;
 mod desk;
 mod desks;
+mod expire;
 mod finalizer;
 mod handle;
 mod health;

@@ -15,6 +15,12 @@ const TROUBLES: [&str; 6] = [
     "CrashLoopBackOff",
 ];
 
+/// What the kubelet says while it prepares what a container needs; how long that may take is the core's to say.
+const CREATING: &str = "ContainerCreating";
+
+/// False as long as the pod has no volumes and no network. Pulling an image comes after.
+const READY_TO_START: &str = "PodReadyToStartContainers";
+
 /// No node takes the pod. The other reason, a scheduling gate, is someone's wish.
 const UNSCHEDULABLE: &str = "Unschedulable";
 
@@ -86,9 +92,12 @@ fn pod_seen(pod: &Pod) -> Seen {
 }
 
 fn trouble(status: &PodStatus) -> Option<(String, String)> {
+    let mut conditions = status.conditions.iter().flatten();
+    let unprepared = conditions.any(|it| it.type_ == READY_TO_START && it.status == "False");
+    let tells = |reason: &str| TROUBLES.contains(&reason) || (unprepared && reason == CREATING);
     let waiting = status.container_statuses.iter().flatten().find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
-        let reason = waiting.reason.clone().filter(|reason| TROUBLES.contains(&reason.as_str()))?;
+        let reason = waiting.reason.clone().filter(|reason| tells(reason))?;
         Some((reason, waiting.message.clone().unwrap_or_default()))
     });
     let unscheduled = || {

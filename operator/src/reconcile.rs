@@ -19,7 +19,7 @@ use crate::{
     build::{self, Owner},
     client::CallError,
     desks::{Desks, Opening},
-    finalizer,
+    expire, finalizer,
     handle::HandleError,
     health::Health,
     observe, report,
@@ -28,6 +28,8 @@ use crate::{
 
 /// A job is looked at so often even if nothing happens: what a watch has missed is found then.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// The pause before pods that the API server did not want are asked for again: a quota may have room again.
+const REFUSED: Duration = Duration::from_secs(30);
 /// The pause while the cache of pods is being filled.
 const CACHES: Duration = Duration::from_millis(100);
 
@@ -64,6 +66,9 @@ pub enum ReconcileError {
     /// The finalizer is still there.
     #[error("cannot let the job go")]
     Release(#[source] CallError),
+    /// The job's time after its end is over, and the object is still there.
+    #[error("cannot delete a job that has ended")]
+    Expire(#[source] CallError),
     /// The turn took too long.
     #[error("cannot come to an end within {0}s")]
     Deadline(u64),
@@ -81,6 +86,7 @@ impl ReconcileError {
             Self::Apply(error) => error.name(),
             Self::Refuse(_) => "refuse",
             Self::Release(_) => "release",
+            Self::Expire(_) => "expire",
             Self::Deadline(_) => "deadline",
             Self::Panic(_) => "panic",
         }
@@ -99,6 +105,9 @@ pub async fn reconcile(job: &ShardJob, context: &Context) -> Result<Action, Reco
     if !health.caches_synced.load(Ordering::Relaxed) {
         return Ok(Action::requeue(CACHES));
     }
+    if !job.spec.is_ours() {
+        return Ok(Action::await_change());
+    }
     let Some(mut seen) = observe::job(job) else { return Ok(Action::await_change()) };
     seen.abandoned = seen.deleting && finalizer::is_abandoned(client, &seen.namespace).await;
     let pods = observe::pods(pods, &seen.namespace, &seen.uid);
@@ -108,7 +117,7 @@ pub async fn reconcile(job: &ShardJob, context: &Context) -> Result<Action, Reco
             report::refuse(client, &job, *status).await.map_err(ReconcileError::Refuse)?;
             // Whoever worked by an earlier spec stops.
             apply::clear(client, &seen.namespace, &pods).await?;
-            return Ok(Action::await_change());
+            return expire::mind(client, &job).await.map_err(ReconcileError::Expire);
         }
         Opening::Later(pause) => return Ok(Action::requeue(pause)),
         // Nobody is at work for it, and nobody will be: a job that is to go waits for nothing.
@@ -117,7 +126,7 @@ pub async fn reconcile(job: &ShardJob, context: &Context) -> Result<Action, Reco
                 let removed = finalizer::remove(client, &seen.namespace, &seen.name, &seen.uid).await;
                 removed.map_err(ReconcileError::Release)?;
             }
-            return Ok(Action::await_change());
+            return expire::mind(client, job).await.map_err(ReconcileError::Expire);
         }
     };
     let (name, namespace, uid) = (seen.name.clone(), seen.namespace.clone(), seen.uid.clone());
@@ -128,6 +137,7 @@ pub async fn reconcile(job: &ShardJob, context: &Context) -> Result<Action, Reco
     });
     if let Some(refusal) = apply::apply(client, &namespace, &uid, plan).await? {
         desk.pod_refused(refusal).await?;
+        return Ok(Action::requeue(REFUSED));
     }
     Ok(Action::requeue(LOOK_AGAIN))
 }

@@ -1,9 +1,9 @@
 {{- /* What serving ShardJobs takes, wherever they are. No Secrets: workers read the user's, the operator never does. */ -}}
 {{- define "hyperflow.jobRules" -}}
-# `patch` is for our finalizer: the operator never writes a spec.
+# `patch` is for our finalizer: the operator never writes a spec. `delete` is for `spec.ttlSecondsAfterFinished`.
 - apiGroups: [hyperflow.dev]
   resources: [shardjobs]
-  verbs: [get, list, patch, watch]
+  verbs: [delete, get, list, patch, watch]
 - apiGroups: [hyperflow.dev]
   resources: [shardjobs/status]
   verbs: [get, patch, update]

@@ -27,3 +27,5 @@ pub use status::ShardJobStatus;
 pub const JOB_UID_LABEL: &str = "hyperflow.dev/shardjob-uid";
 /// For people and selectors; never used to decide anything.
 pub const JOB_NAME_LABEL: &str = "hyperflow.dev/shardjob-name";
+/// What `spec.managedBy` calls this operator.
+pub const CONTROLLER: &str = "hyperflow.dev/shardjob-controller";

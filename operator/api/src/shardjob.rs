@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{quantity::Quantity, status::ShardJobStatus, workers::Workers};
+use crate::{CONTROLLER, quantity::Quantity, status::ShardJobStatus, workers::Workers};
 
 /// Much data, a task, and a place for results. Hyperflow splits the work into shards, leases them to worker pods and
 /// publishes every result exactly once.
@@ -33,7 +33,9 @@ use crate::{quantity::Quantity, status::ShardJobStatus, workers::Workers};
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.shards.failed"),
     printcolumn(name = "Active", type_ = "integer", json_path = ".status.shards.active"),
     printcolumn(name = "Workers", type_ = "integer", json_path = ".status.workers.ready"),
+    printcolumn(name = "ETA", type_ = "string", json_path = ".status.display.eta"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Run", type_ = "integer", json_path = ".status.run", priority = 1),
     printcolumn(
         name = "Reason",
         type_ = "string",
@@ -54,7 +56,13 @@ use crate::{quantity::Quantity, status::ShardJobStatus, workers::Workers};
          (!has(self.spec.output) || self.spec.output == oldSelf.spec.output))"
     )
     .message("is immutable once planned: results already published are there")
-    .field_path(".spec.output")
+    .field_path(".spec.output"),
+    validation = Rule::new(
+        "has(self.spec.managedBy) == has(oldSelf.spec.managedBy) && (!has(self.spec.managedBy) || self.spec.managedBy \
+         == oldSelf.spec.managedBy)"
+    )
+    .message("is immutable: create another ShardJob to have it managed by another controller")
+    .field_path(".spec.managedBy")
 )]
 #[x_kube(
     validation = Rule::new(
@@ -114,6 +122,32 @@ pub struct ShardJobSpec {
     /// again. As in a Job.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
+    /// Seconds that the job may take before it fails, as in a Job. The time in which it is suspended does not count, and
+    /// suspending does not begin the count anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub active_deadline_seconds: Option<i64>,
+    /// Seconds after the end of the job, however it ended, until the object is deleted, as in a Job. Results stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub ttl_seconds_after_finished: Option<i32>,
+    /// Which controller serves the job, as in a Job. This operator is `hyperflow.dev/shardjob-controller`, as is whoever
+    /// is not named; it leaves a job of another controller alone. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 63))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9/._~%!$&()*+,;=:-]+$')")
+            .message("must be a domain-prefixed path such as 'acme.io/controller'"),
+    )]
+    pub managed_by: Option<String>,
+}
+
+impl ShardJobSpec {
+    /// Whether this operator serves the job, or another controller that `managedBy` names.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.managed_by.as_deref().is_none_or(|controller| controller == CONTROLLER)
+    }
 }
 
 /// What is processed.

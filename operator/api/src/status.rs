@@ -30,6 +30,9 @@ pub struct ShardJobStatus {
     /// When the job became Complete or Failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
+    /// When the job will be complete if it goes on as it does now. Estimated while shards are being published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimated_completion_time: Option<Time>,
     /// Which run of the job this is, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<i32>,
@@ -39,6 +42,9 @@ pub struct ShardJobStatus {
     /// Counts that add up to `total`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards: Option<ShardCounts>,
+    /// How fast shards are published now. Estimated with `estimatedCompletionTime`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<Throughput>,
     /// The pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<WorkerCounts>,
@@ -60,6 +66,20 @@ pub struct Display {
     /// `812/1000`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub progress: String,
+    /// `15:24Z`, on another day `2026-11-24 15:24Z`: `estimatedCompletionTime` as a text, for a column of dates knows no
+    /// future.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub eta: String,
+}
+
+/// How fast shards are published.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Throughput {
+    /// Shards a minute.
+    pub shards_per_minute: i64,
+    /// Bytes of results a second.
+    pub bytes_per_second: i64,
 }
 
 /// The frozen list of inputs.
@@ -158,6 +178,9 @@ pub struct Recovery {
     pub frozen: String,
     /// Shards below this may have been leased; none at or above it was.
     pub reserved_through: i32,
+    /// `35/u1763900000`: seconds that the job was active up to a moment, since which it is active; `35` while it rests.
+    #[schemars(length(max = 64))]
+    pub clock: String,
     /// `w0=0d1f3c2a@node-3,…`: the workers that `attempts` speak of.
     #[schemars(length(max = 262_144))]
     pub workers: String,

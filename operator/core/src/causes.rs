@@ -1,6 +1,8 @@
 //! Why a pod or a process ended, from what the cluster says of it, in the words of the API.
 
-use hyperflow_api::message::FailureClass;
+use hyperflow_api::message::{Failure, FailureClass};
+
+use crate::reasons::OUTPUT_FULL;
 
 /// Why something ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +60,12 @@ impl Cause {
 #[must_use]
 pub fn is_image_pull(reason: &str) -> bool {
     matches!(reason, "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull")
+}
+
+/// The output store has no room: the shard is not to blame, and another attempt meets the same until somebody makes some.
+#[must_use]
+pub fn is_full(failure: &Failure) -> bool {
+    failure.class == FailureClass::Store && failure.reason == OUTPUT_FULL && !failure.ends_job
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ mod tests {
 
     fn status(term: i64, takeover: &str, progress: &str) -> ShardJobStatus {
         ShardJobStatus {
-            display: Some(Display { status: "Running".into(), progress: progress.into() }),
+            display: Some(Display { status: "Running".into(), progress: progress.into(), ..Display::default() }),
             recovery: Some(Recovery { term, takeover: takeover.into(), ..Recovery::default() }),
             ..ShardJobStatus::default()
         }

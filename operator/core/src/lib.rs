@@ -14,8 +14,11 @@
 //! | when does progress count, where does recovery start | [`checkpoint`] |
 //! | which step makes a result visible, what comes next | [`publish`] |
 //! | how many worker pods | [`coordinator`], `pool.rs` |
-//! | what does the status say | [`status`] |
+//! | what does the status say | [`status`], and why nothing moves in `conditions.rs` |
 //! | what does the next operator process read | [`recovery`] |
+//! | how long has the job been active | [`clock`] |
+//! | when will it be complete | [`estimate`] |
+//! | when does the object of a job that has ended go | [`expiry`] |
 //! | what became of a status write | [`ledger`] |
 //! | what does a worker do | [`worker`] |
 //! | what must always hold | [`invariants`] |
@@ -24,7 +27,11 @@
 
 pub mod causes;
 pub mod checkpoint;
+pub mod clock;
+mod conditions;
 pub mod coordinator;
+pub mod estimate;
+pub mod expiry;
 pub mod history;
 pub mod invariants;
 pub mod job;

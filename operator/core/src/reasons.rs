@@ -1,6 +1,9 @@
 //! Every "not now" has a name: why nothing more is leased at this moment. The same value is the reason of a condition,
 //! the field of a log line and what a test asserts.
 
+/// The output store has no room: what a worker calls it, and what status does.
+pub const OUTPUT_FULL: &str = "OutputFull";
+
 /// Why nothing more is leased just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotNow {
@@ -10,6 +13,8 @@ pub enum NotNow {
     Deleting,
     /// The job is suspended (P26).
     Suspended,
+    /// The job is to have no workers.
+    NoneWanted,
     /// No worker is in session.
     NoWorker,
     /// Every worker holds as many leases as it would.
@@ -28,6 +33,8 @@ pub enum NotNow {
     AllLeased,
     /// Every shard that is left waits for its next attempt.
     BackingOff,
+    /// There is no room for results.
+    OutputFull,
     /// After a take-over: what may run elsewhere waits to be claimed (P18).
     ClaimsStand,
     /// There are as many unfinished holes as status can describe (P14, P15).
@@ -48,11 +55,13 @@ impl NotNow {
             Self::TermNotStored => "TakingOver",
             Self::Deleting => "Deleting",
             Self::Suspended => "Suspended",
+            Self::NoneWanted => "NoParallelism",
             Self::NoWorker => "WaitingForWorker",
             Self::SlotsFull | Self::AllLeased | Self::LeftToFaster | Self::SuspectsApart => "Running",
             Self::NodesUnfit => "WaitingForNode",
             Self::Planning => "Planning",
             Self::PlanBackingOff | Self::BackingOff => "BackingOff",
+            Self::OutputFull => OUTPUT_FULL,
             Self::ClaimsStand => "WaitingForClaims",
             Self::WindowFull => "WindowFull",
             Self::ReservationPending => "Reserving",
@@ -68,6 +77,7 @@ impl NotNow {
             Self::TermNotStored => "the operator takes the job over",
             Self::Deleting => "the job is being deleted",
             Self::Suspended => "the job is suspended: set `spec.suspend` to false to go on",
+            Self::NoneWanted => "`spec.parallelism` is 0: raise it to go on",
             Self::NoWorker => "no worker is in session yet",
             Self::SlotsFull | Self::AllLeased | Self::LeftToFaster => "shards are being processed",
             Self::NodesUnfit => "every worker is on a node that is cordoned, not ready, under pressure or failing",
@@ -75,6 +85,10 @@ impl NotNow {
             Self::Planning => "a worker lists the input",
             Self::PlanBackingOff => "listing the input failed and is tried again soon",
             Self::BackingOff => "shards wait for their next attempt after failures",
+            Self::OutputFull => {
+                "the volume of `spec.output.url` is full: make room on it, or enlarge it. Shards wait for that, use up no \
+                 attempt, and are tried again by themselves"
+            }
             Self::ClaimsStand => "workers of the operator before this one may still claim their shards",
             Self::WindowFull => "too many shards are unfinished behind the newest: they go first",
             Self::ReservationPending => "the status is about to reserve more shards",

@@ -5,6 +5,7 @@
 //!                                                       forty-eight of its node's name
 //! attempts: 8127/w0/3.24795/f1/c3@67108864:9f2c07aa01b2c3d4     a leased shard: index, worker, epoch (term.sequence)
 //! waiting:  17/u1763900000/f1/l2                        a shard that waits: index, not before (seconds since 1970)
+//! clock:    35/u1763900000                              how long the job is active: see `clock.rs`
 //! ```
 //!
 //! Behind these, where they are not zero: `f` own failures so far, `l` workers lost so far, `k` those of them that it was
@@ -46,8 +47,14 @@ pub struct Attempt {
 #[error("'{0}' is not of the form that this version of the operator reads")]
 pub struct RecoveryError(String);
 
+impl RecoveryError {
+    pub(crate) fn of(text: &str) -> Self {
+        Self(text.chars().take(64).collect())
+    }
+}
+
 fn error(text: &str) -> RecoveryError {
-    RecoveryError(text.chars().take(64).collect())
+    RecoveryError::of(text)
 }
 
 /// Writes the leased shards and the workers that they speak of: `(workers, attempts)`.

@@ -75,6 +75,14 @@ impl RetryPolicy {
         }
     }
 
+    /// After the output was found to be full for the `times`th time in a row (from 1), in milliseconds: the whole job
+    /// waits, so that there is nothing to scatter.
+    #[must_use]
+    pub fn after_full(&self, times: u32) -> u64 {
+        let doubled = u64::from(self.initial_seconds.max(1)) << times.saturating_sub(1).min(20);
+        doubled.min(u64::from(self.max_seconds.max(1))) * 1000
+    }
+
     /// No retry waits longer than so many milliseconds.
     #[must_use]
     pub fn longest_wait(&self) -> u64 {
@@ -106,6 +114,15 @@ mod tests {
         assert!((10_000..=12_000).contains(&wait(2)));
         assert!((12_000..=14_400).contains(&wait(3)) && wait(3) <= POLICY.longest_wait());
         assert_eq!(POLICY.after_failure(7, 4, 1), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn a_full_output_is_tried_again_for_ever_and_never_at_once() {
+        let waits = [1, 2, 3, 4, 99, u32::MAX].map(|times| POLICY.after_full(times));
+        assert_eq!(waits, [5000, 10_000, 12_000, 12_000, 12_000, 12_000]);
+        assert!(waits.iter().all(|wait| *wait <= POLICY.longest_wait()));
+        let hasty = RetryPolicy { initial_seconds: 0, max_seconds: 0, ..POLICY };
+        assert_eq!(hasty.after_full(3), 1000);
     }
 
     #[test]

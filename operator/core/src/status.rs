@@ -8,17 +8,16 @@ use hyperflow_api::{
     message::Planned,
     status::{Display, FailureSample, PlanStatus, Recovery, ShardCounts, WorkerCounts},
 };
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-    jiff::Timestamp,
-};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
     Now,
+    clock::Clock,
+    conditions::{self, conditions},
     coordinator::{Coordinator, Seen, Verdict},
+    estimate::{self, Forecast},
     job::Refusal,
     ranges::{RangeError, RangeSet},
-    reasons::NotNow,
     recovery::{self, Attempt, RecoveryError},
     shards::{Seat, Shards, Waiting},
 };
@@ -32,6 +31,7 @@ pub(crate) struct Left {
     pub(crate) shards: Shards,
     pub(crate) reserved_through: ShardIndex,
     pub(crate) failures: Vec<FailureSample>,
+    pub(crate) clock: Clock,
 }
 
 /// A status that cannot be read.
@@ -63,8 +63,8 @@ impl Left {
             return Err(LeftError::Version(notes.format_version));
         }
         let term = u64::try_from(notes.term).unwrap_or(0);
-        let failures = status.failures.clone();
-        let Some(plan) = &status.plan else { return Ok(Self { term, failures, ..Self::default() }) };
+        let (failures, clock) = (status.failures.clone(), Clock::read(now, &notes.clock)?);
+        let Some(plan) = &status.plan else { return Ok(Self { term, failures, clock, ..Self::default() }) };
         let claimed_by = now.millis + lease_millis;
         let mut waiting: BTreeMap<ShardIndex, Waiting> = recovery::decode_attempts(&notes.attempts)?
             .into_iter()
@@ -91,6 +91,7 @@ impl Left {
             shards: Shards::resume(total, reserved_through, done, failed, waiting),
             reserved_through,
             failures,
+            clock,
         })
     }
 }
@@ -113,7 +114,7 @@ fn number(count: impl TryInto<i32>) -> i32 {
     count.try_into().unwrap_or(i32::MAX)
 }
 
-fn time(unix: i64) -> Option<Time> {
+pub(crate) fn time(unix: i64) -> Option<Time> {
     Timestamp::from_second(unix).ok().map(Time)
 }
 
@@ -136,12 +137,16 @@ pub(crate) fn snapshot(known: &Coordinator, now: Now, reserved: ShardIndex) -> S
     let old = known.last_status();
     let ended = known.conclusion.as_ref().map(|(_, unix)| *unix);
     let counts = counts(&known.shards);
-    ShardJobStatus {
+    let status = ShardJobStatus {
         observed_generation: Some(known.seen.generation),
         conditions: conditions(known, now),
-        display: Some(display(known, &counts)),
+        display: Some(Display {
+            eta: old.display.as_ref().map(|display| display.eta.clone()).unwrap_or_default(),
+            ..display(known, &counts)
+        }),
         start_time: old.start_time.clone().or_else(|| time(now.unix).filter(|_| !known.is_suspended())),
         completion_time: ended.and_then(time),
+        estimated_completion_time: old.estimated_completion_time.clone(),
         run: Some(1),
         plan: known.plan.as_ref().map(|(plan, unix)| PlanStatus {
             shards: number(plan.shards),
@@ -152,14 +157,32 @@ pub(crate) fn snapshot(known: &Coordinator, now: Now, reserved: ShardIndex) -> S
             time: time(*unix),
         }),
         shards: known.plan.as_ref().map(|_| counts),
+        throughput: old.throughput.clone(),
         workers: Some(WorkerCounts {
             desired: number(known.desired()),
             current: number(known.pool.current()),
-            ready: number(known.workers.values().filter(|worker| worker.welcomed && worker.session.is_some()).count()),
+            ready: number(known.ready()),
             selector: format!("{JOB_UID_LABEL}={}", known.seen.uid),
         }),
         failures: known.failures.clone(),
         recovery: Some(notes(known, now, reserved)),
+    };
+    // An estimate is no reason to write.
+    if status == *old { status } else { with_forecast(known, now, status) }
+}
+
+/// When the job will be complete, as far as that can be known.
+fn with_forecast(known: &Coordinator, now: Now, status: ShardJobStatus) -> ShardJobStatus {
+    let last = status.estimated_completion_time.as_ref().zip(status.throughput.clone());
+    let last = last.map(|(complete, throughput)| Forecast { throughput, complete: complete.0.as_second() });
+    let left = known.shards.total() - known.shards.done().len() - known.shards.failed().len();
+    let forecast = known.estimate.forecast(now, left, last).filter(|_| known.plan.is_some());
+    let eta = forecast.as_ref().map(|forecast| estimate::clock_time(now.unix, forecast.complete));
+    ShardJobStatus {
+        estimated_completion_time: forecast.as_ref().and_then(|forecast| time(forecast.complete)),
+        display: status.display.map(|display| Display { eta: eta.unwrap_or_default(), ..display }),
+        throughput: forecast.map(|forecast| forecast.throughput),
+        ..status
     }
 }
 
@@ -187,6 +210,7 @@ fn notes(known: &Coordinator, now: Now, reserved: ShardIndex) -> Recovery {
         takeover: format!("{:016x}", known.takeover.random),
         frozen: known.frozen.clone(),
         reserved_through: number(reserved),
+        clock: known.clock.to_string(),
         workers,
         attempts,
         waiting: if ended { String::new() } else { recovery::encode_waiting(waiting) },
@@ -204,134 +228,17 @@ fn display(known: &Coordinator, counts: &ShardCounts) -> Display {
         (None, Some(_)) => "Running",
     };
     let progress = known.plan.as_ref().map(|_| format!("{}/{}", counts.succeeded, counts.total));
-    Display { status: status.into(), progress: progress.unwrap_or_default() }
-}
-
-/// What a condition says: type, status, reason, message.
-type Says<'a> = (&'a str, bool, &'a str, String);
-
-fn conditions(known: &Coordinator, now: Now) -> Vec<Condition> {
-    let planned: Says<'_> = match &known.plan {
-        Some((plan, _)) if plan.files == 0 => ("Planned", true, "PlanStored", format!("{} shards", plan.shards)),
-        Some((plan, _)) => {
-            let message = format!("{} file(s), {} bytes, {} shards", plan.files, plan.bytes, plan.shards);
-            ("Planned", true, "PlanStored", message)
-        }
-        None if known.workers.is_empty() => {
-            ("Planned", false, "WaitingForWorker", "no worker yet to list the input".into())
-        }
-        None => ("Planned", false, "Planning", "a worker lists the input".into()),
-    };
-    let (trouble, message) = trouble(known);
-    let available: Says<'_> = match trouble {
-        Some(reason) => ("WorkersAvailable", false, reason, message),
-        None => ("WorkersAvailable", true, "AsNeeded", "workers are there or not needed".into()),
-    };
-    let mut says = vec![planned, available];
-    says.extend(suspended(known));
-    says.extend(match &known.conclusion {
-        None | Some((Verdict::Deleted, _)) => unfinished(waits_for(known)),
-        Some((Verdict::Complete, _)) => [
-            ("Reconciling", false, "Finished", "nothing is left to do".into()),
-            ("Stalled", false, "Finished", String::new()),
-            ("Complete", true, "AllShardsSucceeded", format!("{} shards succeeded", known.shards.total())),
-            ("Failed", false, "AllShardsSucceeded", String::new()),
-        ],
-        Some((Verdict::Failed { reason, message }, _)) => failed(reason, message),
-    });
-    set(&known.last_status().conditions, says, known.seen.generation, now)
-}
-
-/// Why the job is not done yet.
-fn waits_for(known: &Coordinator) -> NotNow {
-    match (known.seen.deleting, known.is_suspended()) {
-        (true, _) => NotNow::Deleting,
-        (_, true) => NotNow::Suspended,
-        _ if known.shards.leased().is_empty() => known.not_now,
-        _ => NotNow::SlotsFull,
-    }
-}
-
-/// As in a Job: True when nothing runs any more. A job that never was suspended does not speak of it.
-fn suspended(known: &Coordinator) -> Option<Says<'static>> {
-    let last = known.last_status().conditions.iter().find(|condition| condition.type_ == "Suspended");
-    let spoken_of = last.is_some();
-    // Before the pods are seen, what was said last stands: a take-over changes nothing.
-    let stood = known.pool.is_unknown() && last.is_some_and(|last| last.status == "True");
-    match (known.is_suspended(), known.pool.is_empty() || stood) {
-        (true, true) => Some(("Suspended", true, "JobSuspended", "no worker runs; everything done is kept".into())),
-        (true, false) => Some(("Suspended", false, "Suspending", "workers write checkpoints and leave".into())),
-        (false, _) if spoken_of => Some(("Suspended", false, "JobResumed", String::new())),
-        (false, _) => None,
-    }
-}
-
-fn unfinished<'a>(waits_for: NotNow) -> [Says<'a>; 4] {
-    let reason = "Unfinished";
-    [
-        ("Reconciling", true, waits_for.reason(), waits_for.message().into()),
-        ("Stalled", false, reason, String::new()),
-        ("Complete", false, reason, String::new()),
-        ("Failed", false, reason, String::new()),
-    ]
-}
-
-fn failed<'a>(reason: &'a str, message: &str) -> [Says<'a>; 4] {
-    [
-        ("Reconciling", false, reason, String::new()),
-        ("Stalled", true, reason, message.into()),
-        ("Complete", false, reason, String::new()),
-        ("Failed", true, reason, message.into()),
-    ]
-}
-
-/// Why there are not the workers there should be, in a word of the API and in the cluster's own words.
-fn trouble(known: &Coordinator) -> (Option<&str>, String) {
-    if let Some((reason, message, _)) = &known.pool.refused {
-        let (have, want) = (known.pool.current(), known.desired().max(known.pool.current()));
-        return (Some(reason), format!("{have} of {want} workers run: {message}. Trying again every minute."));
-    }
-    match known.pool.trouble() {
-        Some((reason, message)) => (Some(word(reason)), message.clone()),
-        None => (None, String::new()),
-    }
-}
-
-/// The kubelet's and the scheduler's reasons in the words of the API.
-fn word(reason: &str) -> &str {
-    match reason {
-        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" => "ImagePull",
-        "CreateContainerConfigError" | "CreateContainerError" => "ContainerRefused",
-        other => other,
-    }
-}
-
-/// Conditions with the time of their last transition, which changes only when their status does.
-fn set(old: &[Condition], says: Vec<Says<'_>>, generation: i64, now: Now) -> Vec<Condition> {
-    let condition = |(kind, status, reason, message): Says<'_>| {
-        let status = if status { "True" } else { "False" };
-        let same = old.iter().find(|condition| condition.type_ == kind && condition.status == status);
-        let since = same.map(|condition| condition.last_transition_time.clone());
-        Condition {
-            type_: kind.into(),
-            status: status.into(),
-            reason: reason.into(),
-            message,
-            observed_generation: Some(generation),
-            last_transition_time: since.or_else(|| time(now.unix)).unwrap_or(Time(Timestamp::UNIX_EPOCH)),
-        }
-    };
-    says.into_iter().map(condition).collect()
+    Display { status: status.into(), progress: progress.unwrap_or_default(), ..Display::default() }
 }
 
 /// The status of a job whose spec is not sound: nothing is made, and it is looked at again when the spec changes.
 #[must_use]
 pub fn refused(now: Now, seen: &Seen, refusal: &Refusal) -> ShardJobStatus {
-    let says = failed("InvalidSpec", &refusal.to_string());
+    let says = conditions::failed("InvalidSpec", &refusal.to_string());
     ShardJobStatus {
         observed_generation: Some(seen.generation),
-        conditions: set(&seen.status.conditions, says.into(), seen.generation, now),
-        display: Some(Display { status: "Failed".into(), progress: String::new() }),
+        conditions: conditions::set(&seen.status.conditions, says.into(), seen.generation, now),
+        display: Some(Display { status: "Failed".into(), ..Display::default() }),
         ..seen.status.clone()
     }
 }

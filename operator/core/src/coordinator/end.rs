@@ -70,7 +70,9 @@ impl Coordinator {
             let message = format!("more than {FAILED_MOST} shards failed; the latest: {}", self.latest_failure());
             self.fail_job(now, "MaxFailedShardsExceeded", &message);
         }
+        self.end_in_time(now);
         let Some(verdict) = self.verdict.clone().filter(|_| self.conclusion.is_none()) else { return };
+        self.mind_clock(now);
         let patience_ends = self.chore.sweep_by.is_none_or(|by| now.millis >= by);
         if !self.anything_to_sweep() || patience_ends || self.nobody_can_sweep() {
             if self.anything_to_sweep() && !self.seen.abandoned {

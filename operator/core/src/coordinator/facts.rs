@@ -2,7 +2,7 @@
 
 use hyperflow_api::{
     ids::{Epoch, MAX_SHARDS, ShardIndex},
-    message::{Fact, Failure, FailureClass, News, PlanRef, Planned, Revoked, Target},
+    message::{Fact, Failure, FailureClass, News, PlanRef, Planned, Published, Revoked, Target},
     status::FailureSample,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -48,9 +48,12 @@ impl Coordinator {
             self.holds_no_more(seat, target, epoch);
         }
         match (target, news) {
-            (Target::Shard(index), News::Published(_)) => self.learn_published(seat, index, epoch),
+            (Target::Shard(index), News::Published(published)) => {
+                self.learn_published(now, seat, index, epoch, published)
+            }
             (Target::Shard(index), News::Checkpointed(checkpoint)) => {
                 if self.shards.checkpoint(index, epoch, checkpoint) {
+                    self.there_is_room(now, false);
                     self.writer.touch();
                 }
             }
@@ -58,6 +61,7 @@ impl Coordinator {
             (Target::Shard(index), News::Released) => self.learn_released(now, index, epoch),
             (Target::Plan, News::Planned(planned)) => {
                 if self.chore.end(Target::Plan, epoch) && self.plan.is_none() {
+                    self.there_is_room(now, true);
                     self.planned(now, planned.clone());
                     self.tell_plan(&planned);
                 }
@@ -83,7 +87,7 @@ impl Coordinator {
     }
 
     /// A fact about the store, believed from any epoch (P7). An attempt that still runs elsewhere is fenced.
-    fn learn_published(&mut self, seat: Seat, index: ShardIndex, epoch: Epoch) {
+    fn learn_published(&mut self, now: Now, seat: Seat, index: ShardIndex, epoch: Epoch, published: Published) {
         if let Some(worker) = self.workers.get_mut(&seat) {
             worker.speed.finished();
         }
@@ -92,6 +96,8 @@ impl Coordinator {
         }
         let (news, ended) = self.shards.published(index);
         if news {
+            self.estimate.published(now.millis, published.bytes);
+            self.there_is_room(now, true);
             self.writer.touch();
         }
         if let Some(lease) = ended.filter(|lease| lease.epoch != epoch) {
@@ -103,6 +109,9 @@ impl Coordinator {
         let Some(leased) = self.shards.leased().get(&index).filter(|leased| leased.lease.epoch == epoch) else {
             return;
         };
+        if self.is_full(failure) {
+            return self.learn_full(now, seat, index, failure);
+        }
         let mut history = leased.history;
         if failure.checkpoint_unusable {
             history.checkpoint = None;
@@ -153,6 +162,10 @@ impl Coordinator {
             let message = format!("temporary files were left behind: {}", failure.message);
             self.announce(true, "SweepFailed", message);
             self.chore.swept = true;
+            return;
+        }
+        if self.is_full(failure) {
+            self.chore.not_before = now.millis + self.wait_for_room(now, failure);
             return;
         }
         self.chore.failures += 1;
@@ -218,7 +231,7 @@ impl Coordinator {
     }
 }
 
-pub(super) fn shorten(message: &str) -> String {
+pub(crate) fn shorten(message: &str) -> String {
     let end = (0..=MESSAGE_BYTES.min(message.len())).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
     message[..end].into()
 }

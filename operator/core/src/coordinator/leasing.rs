@@ -128,6 +128,9 @@ impl Coordinator {
         if self.is_suspended() {
             return Err(NotNow::Suspended);
         }
+        if self.room.waits(now.millis) && chore != Some(Target::Sweep) {
+            return Err(NotNow::OutputFull);
+        }
         let (mut passed_over, mut why) = (BTreeSet::new(), None);
         loop {
             let rank = self.least_loaded(now, chore, &passed_over);
@@ -189,7 +192,9 @@ impl Coordinator {
     /// Why no worker takes more.
     fn why_idle(&self, now: Now) -> NotNow {
         let welcomed = || self.workers.values().filter(|worker| worker.welcomed);
-        if welcomed().next().is_none() {
+        if welcomed().next().is_none() && self.job.parallelism == 0 {
+            NotNow::NoneWanted
+        } else if welcomed().next().is_none() {
             NotNow::NoWorker
         } else if !welcomed().any(|worker| self.takes_leases(now, worker)) {
             NotNow::NodesUnfit
@@ -221,6 +226,7 @@ impl Coordinator {
             resume: history.checkpoint,
         };
         self.writer.granted();
+        self.estimate.granted(now.millis);
         self.offer(seat, grant);
         Ok(())
     }
@@ -251,6 +257,7 @@ impl Coordinator {
         let spoken = |uid: &str| self.workers.values().any(|worker| worker.welcomed && worker.id.pod_uid == uid);
         if now.millis >= until || self.pool.all(spoken) {
             self.claims_until = None;
+            self.measure_anew(now);
             self.shards.release_claims(now.millis);
         }
     }

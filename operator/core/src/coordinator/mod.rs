@@ -13,13 +13,15 @@
 //! | what the resource asks for: planning, changes, suspending | `spec.rs` |
 //! | workers that were lost, and who pays | `losses.rs` |
 //! | nodes that take no leases | `nodes.rs` |
+//! | an output that is full | `room.rs` |
 //! | who is too slow for what is left | `speed.rs` |
 //! | work for one worker before and after all shards | `chore.rs` |
-//! | how and when the job ends | `end.rs` |
+//! | how and when the job ends | `end.rs`, its time `deadline.rs` |
 //! | how many pods, and which must go | `pool.rs` |
 //! | when the status is written, and what follows when it is stored | `writer.rs` |
 
 mod chore;
+mod deadline;
 mod end;
 mod events;
 mod facts;
@@ -27,6 +29,7 @@ mod leasing;
 mod losses;
 mod nodes;
 mod pool;
+mod room;
 mod sessions;
 mod spec;
 mod speed;
@@ -38,6 +41,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub(crate) use end::Verdict;
 pub use events::{Announcement, Effect, Event, Limits, Node, Pod, Revision, Seen, SessionId, WantedPods};
+pub(crate) use facts::shorten;
 use hyperflow_api::{
     ids::{Takeover, WorkerId},
     message::{Held, Orders, Planned, Target},
@@ -47,6 +51,8 @@ pub use leasing::{STATUS_BYTES, WINDOW};
 
 use crate::{
     Now,
+    clock::Clock,
+    estimate::Estimate,
     job::{Job, Refusal},
     ranges::RangeSet,
     reasons::NotNow,
@@ -119,6 +125,10 @@ pub struct Coordinator {
     pub(crate) pool: pool::Pool,
     nodes: nodes::Nodes,
     losses: losses::Losses,
+    pub(crate) room: room::Room,
+    pub(crate) estimate: Estimate,
+    /// How long the job is active.
+    pub(crate) clock: Clock,
     /// Until then, workers of an earlier operator may claim what they hold (P18).
     claims_until: Option<u64>,
     writer: writer::Writer,
@@ -158,6 +168,9 @@ impl Coordinator {
             pool: pool::Pool::new(random),
             nodes: nodes::Nodes::default(),
             losses: losses::Losses::new(),
+            room: room::Room::left(&seen.status),
+            estimate: Estimate::default(),
+            clock: left.clock,
             claims_until: resumed.then_some(now.millis + limits.lease_millis),
             writer: writer::Writer::new(left.reserved_through),
             announcements: Vec::new(),
@@ -168,6 +181,7 @@ impl Coordinator {
             (coordinator.verdict, coordinator.conclusion) = (Some(end.0.clone()), Some(end));
             return Ok(coordinator);
         }
+        coordinator.mind_clock(now);
         coordinator.plan_numbers(now);
         if coordinator.seen.deleting {
             coordinator.remove_job(now);
@@ -258,6 +272,7 @@ impl Coordinator {
         self.conclude(now, effects);
         self.grant(now);
         self.watch_stranded(effects);
+        self.watch_starting(now);
         for worker in self.workers.values_mut() {
             worker.speed.holds(now.millis, !worker.held.is_empty());
         }

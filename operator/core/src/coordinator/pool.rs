@@ -5,8 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Coordinator, Effect, Pod, Verdict, WantedPods};
 use crate::Now;
 
-/// How long a refusal of the API server is shown after the last one.
+/// How long a refusal of the API server is shown after the last one: longer than until the next try.
 const REFUSAL_MILLIS: u64 = 60_000;
+
+/// What the kubelet says while it makes ready what containers need. That takes a moment, and no more.
+const STARTING: &str = "ContainerCreating";
+
+/// After so long something is missing.
+const STARTING_MILLIS: u64 = 20_000;
 
 /// The pods of a job as they are known, and those asked for.
 #[derive(Clone, Debug)]
@@ -19,6 +25,10 @@ pub(crate) struct Pool {
     seen: bool,
     /// How many of them were stranded when it was last looked.
     stranded: usize,
+    /// Since when pods are about to start, by UID.
+    starting: BTreeMap<String, u64>,
+    /// How many have been for too long, when it was last looked.
+    stuck: usize,
     /// Reason and message of the last refusal to create a pod, and when.
     pub(crate) refused: Option<(String, String, u64)>,
 }
@@ -26,7 +36,8 @@ pub(crate) struct Pool {
 impl Pool {
     pub(super) fn new(seed: u64) -> Self {
         let (pods, expected) = (BTreeMap::new(), BTreeSet::new());
-        Self { pods, expected, seed, drawn: 0, seen: false, stranded: 0, refused: None }
+        let starting = BTreeMap::new();
+        Self { pods, expected, seed, drawn: 0, seen: false, stranded: 0, starting, stuck: 0, refused: None }
     }
 
     pub(super) fn knows(&self, uid: &str) -> bool {
@@ -73,9 +84,24 @@ impl Pool {
         self.pods.len()
     }
 
-    /// Why pods do not run, from the first that says so.
-    pub(crate) fn trouble(&self) -> Option<&(String, String)> {
-        self.pods.values().filter(|pod| !pod.leaving).find_map(|pod| pod.trouble.as_ref())
+    /// Why pods do not run, from the first that says so: the reason, what is said of it, and the pod's name.
+    pub(crate) fn trouble(&self, now: u64) -> Option<(&str, &str, &str)> {
+        let says = |pod: &'_ Pod| pod.trouble.as_ref().is_some_and(|(reason, _)| reason != STARTING);
+        let staying = || self.pods.values().filter(|pod| !pod.leaving);
+        let pod = staying().find(|pod| says(pod)).or_else(|| staying().find(|pod| self.is_stuck(pod, now)))?;
+        pod.trouble.as_ref().map(|(reason, message)| (reason.as_str(), message.as_str(), pod.name.as_str()))
+    }
+
+    /// It is about to start for so long that something must be missing.
+    fn is_stuck(&self, pod: &Pod, now: u64) -> bool {
+        self.starting.get(&pod.uid).is_some_and(|since| now >= since + STARTING_MILLIS)
+    }
+
+    fn note_starting(&mut self, now: u64) {
+        let starts = |pod: &&Pod| !pod.leaving && pod.trouble.as_ref().is_some_and(|(reason, _)| reason == STARTING);
+        let before = std::mem::take(&mut self.starting);
+        let since = |pod: &Pod| (pod.uid.clone(), before.get(&pod.uid).copied().unwrap_or(now));
+        self.starting = self.pods.values().filter(starts).map(since).collect();
     }
 
     /// A name that no pod of this job ever had (B7: identities are not used again).
@@ -101,6 +127,11 @@ impl Coordinator {
         }
         let before: Vec<Pod> = std::mem::replace(&mut self.pool.pods, pods).into_values().collect();
         self.pool.seen = true;
+        self.pool.note_starting(now.millis);
+        // All that was asked for is there.
+        if self.pool.expected.is_empty() {
+            self.pool.refused = None;
+        }
         for worker in self.workers.values_mut() {
             worker.leaving |= self.pool.is_leaving(&worker.id.pod_uid);
             // It may have called before we saw where its pod was bound.
@@ -127,6 +158,24 @@ impl Coordinator {
             self.writer.touch();
         }
         self.pool.refused = Some((reason, message, now.millis));
+    }
+
+    /// Whether pods are stuck that were not, or the other way round: no news of the cluster says so.
+    pub(super) fn watch_starting(&mut self, now: Now) {
+        let stuck = self.pool.pods.values().filter(|pod| self.pool.is_stuck(pod, now.millis)).count();
+        if std::mem::replace(&mut self.pool.stuck, stuck) != stuck {
+            self.writer.touch();
+        }
+    }
+
+    /// Workers in session.
+    pub(crate) fn ready(&self) -> usize {
+        self.workers.values().filter(|worker| worker.welcomed && worker.session.is_some()).count()
+    }
+
+    /// After a take-over: workers are about to call.
+    pub(crate) fn is_settling(&self) -> bool {
+        self.pool.is_unknown() || self.claims_until.is_some()
     }
 
     /// Pods there should be now.

@@ -27,6 +27,7 @@ impl Coordinator {
         if self.seen.deleting {
             return self.remove_job(now);
         }
+        self.mind_clock(now);
         self.brief = brief(&self.seen);
         match job {
             Ok(job) if job.frozen == self.frozen => self.job = job,
@@ -65,6 +66,7 @@ impl Coordinator {
         };
         self.announce(false, "Planned", message);
         self.plan = Some((plan, now.unix));
+        self.measure_anew(now);
         self.writer.touch();
     }
 

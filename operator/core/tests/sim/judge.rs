@@ -63,6 +63,7 @@ impl World {
                 | NotNow::Planning
                 | NotNow::PlanBackingOff
                 | NotNow::LeftToFaster
+                | NotNow::OutputFull
         );
         let (shards, now) = (desk.core.shards(), operator.clock.now(self.now).millis);
         let due = shards.pending() > 0 || shards.waiting().values().any(|waiting| waiting.until <= now);
