@@ -26,7 +26,7 @@ pub fn expiry(now: Now, status: &ShardJobStatus, generation: i64, ttl: Option<i3
         let end = status.conditions.iter().find(|it| it.type_ == **kind && it.status == "True")?;
         Some(end.last_transition_time.0.as_second())
     };
-    let ended = ["Complete", "Failed"].iter().find_map(|kind| ended(kind));
+    let ended = ["Complete", "Failed"].iter().find_map(ended);
     let Some(ended) = ended.filter(|_| is_terminal(status, generation)) else { return Expiry::NotEnded };
     let over = ended.saturating_add(ttl.max(0).into());
     match u64::try_from(over.saturating_sub(now.unix)) {

@@ -49,7 +49,7 @@ impl Coordinator {
         }
         match (target, news) {
             (Target::Shard(index), News::Published(published)) => {
-                self.learn_published(now, seat, index, epoch, published)
+                self.learn_published(now, seat, index, epoch, published);
             }
             (Target::Shard(index), News::Checkpointed(checkpoint)) => {
                 if self.shards.checkpoint(index, epoch, checkpoint) {

@@ -10,6 +10,7 @@ use serde_json::json;
 use super::*;
 
 mod faults;
+mod life;
 
 /// A coordinator of ten no-op shards with one pod, and what it said.
 struct Desk {
@@ -20,6 +21,8 @@ struct Desk {
     closed: Vec<SessionId>,
     storing: Option<Revision>,
     released: bool,
+    /// The date when the clock was at zero.
+    since: i64,
 }
 
 impl Desk {
@@ -34,11 +37,20 @@ impl Desk {
 
     fn new(seen: &Seen) -> Self {
         let coordinator = Coordinator::take_over(Now { millis: 0, unix: 1000 }, seen, 7, 0, Limits::default()).unwrap();
-        Self { coordinator, millis: 0, stored: vec![], said: vec![], closed: vec![], storing: None, released: false }
+        Self {
+            coordinator,
+            millis: 0,
+            stored: vec![],
+            said: vec![],
+            closed: vec![],
+            storing: None,
+            released: false,
+            since: 1000,
+        }
     }
 
     fn handle(&mut self, event: Event) {
-        let now = Now { millis: self.millis, unix: 1000 };
+        let now = self.now();
         for effect in self.coordinator.handle(now, event) {
             match effect {
                 Effect::Send { session, message } => self.said.push((session, message)),
@@ -52,6 +64,10 @@ impl Desk {
                 Effect::Announce(_) | Effect::LookAtPool => {}
             }
         }
+    }
+
+    fn now(&self) -> Now {
+        Now { millis: self.millis, unix: self.since + i64::try_from(self.millis / 1000).unwrap() }
     }
 
     /// The API server has the write.
