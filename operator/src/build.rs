@@ -7,10 +7,11 @@ mod fixed;
 use std::collections::BTreeMap;
 
 use hyperflow_api::{
-    JOB_NAME_LABEL, JOB_UID_LABEL, ShardJob,
+    JOB_NAME_LABEL, JOB_UID_LABEL, ShardJob, WORKERS_LABEL,
     ids::JobUid,
     workers::{Resources, Volume as UserVolume, VolumeMount as UserMount, Workers},
 };
+use hyperflow_core::coordinator::workers_digest;
 use k8s_openapi::{
     api::core::v1::{
         ConfigMap, Container, ContainerPort, EnvVar, EnvVarSource, LocalObjectReference, ObjectFieldSelector, Pod,
@@ -70,6 +71,7 @@ pub fn pod(owner: &Owner<'_>, name: &str, settings: &Settings) -> Pod {
     let mut all_labels = metadata.labels;
     // Ours come last: they must not be changed by the user's.
     all_labels.extend(labels(owner));
+    all_labels.insert(WORKERS_LABEL.into(), workers_digest(owner.workers));
     Pod {
         metadata: ObjectMeta {
             name: Some(name.into()),

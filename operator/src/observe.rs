@@ -1,6 +1,6 @@
 //! From the caches to what the core sees. Reads only.
 
-use hyperflow_api::{ShardJob, ids::JobUid};
+use hyperflow_api::{ShardJob, WORKERS_LABEL, ids::JobUid};
 use hyperflow_core::coordinator::{Pod as Seen, Seen as SeenJob};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod, PodSpec, PodStatus};
 use kube::{Resource, ResourceExt, runtime::reflector::Store};
@@ -83,6 +83,7 @@ fn pod_seen(pod: &Pod) -> Seen {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        made_of: pod.labels().get(WORKERS_LABEL).cloned(),
         leaving: pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")),
         trouble: status.and_then(trouble),
         disruption: status.and_then(disruption),

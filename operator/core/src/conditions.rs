@@ -29,7 +29,7 @@ pub(crate) fn conditions(known: &Coordinator, now: Now) -> Vec<Condition> {
         }
         None => ("Planned", false, "Planning", "a worker lists the input".into()),
     };
-    let available = workers::available(known, now);
+    let available = workers::available(known);
     let missing = Some(available.3.clone()).filter(|_| !available.1);
     let mut says = vec![planned, available];
     says.extend(suspended(known));
@@ -51,6 +51,7 @@ fn waits_for(known: &Coordinator) -> NotNow {
     match (known.seen.deleting, known.is_suspended()) {
         (true, _) => NotNow::Deleting,
         (_, true) => NotNow::Suspended,
+        _ if matches!(known.not_now, NotNow::Sweeping | NotNow::Finished) => known.not_now,
         _ if known.room.is_full() => NotNow::OutputFull,
         _ if known.shards.leased().is_empty() => known.not_now,
         _ => NotNow::SlotsFull,

@@ -154,3 +154,43 @@ fn the_authority_goes_with_the_job_but_is_not_controlled_by_it() {
     assert_eq!(map["metadata"]["ownerReferences"][0]["uid"], "job-1");
     assert_eq!(map["metadata"]["ownerReferences"][0]["controller"], Value::Null);
 }
+
+#[test]
+fn a_pod_says_what_it_was_made_of() {
+    let digest = |workers: Value| built(workers)["metadata"]["labels"]["hyperflow.dev/workers-digest"].clone();
+    assert_eq!(digest(json!({"slots": 2})), digest(json!({"slots": 2})));
+    assert_ne!(digest(json!({"slots": 2})), digest(json!({"slots": 3})));
+    let forged = digest(json!({"metadata": {"labels": {"hyperflow.dev/workers-digest": "mine"}}}));
+    assert_eq!(forged.as_str().map(str::len), Some(16));
+}
+
+/// The longest name that a ShardJob may have: `metadata.name must be no more than 52 characters`.
+#[test]
+fn a_job_with_the_longest_name_has_objects_that_the_api_server_takes() {
+    let (workers, uid) = (Workers::default(), JobUid("5b1e0c44-1f0e-4a5e-9b34-2f64d2a4f0f1".into()));
+    let name = "x".repeat(52);
+    let owner = Owner { name: &name, namespace: "team-a", uid: &uid, workers: &workers };
+    // A pod's name is the job's, a hyphen and eight letters; it is its host name too, which has 63 at most.
+    let pod = serde_json::to_value(pod(&owner, &format!("{name}-abcdefgh"), &settings())).unwrap();
+    assert!(pod["metadata"]["name"].as_str().unwrap().len() <= 63);
+    for (key, value) in pod["metadata"]["labels"].as_object().unwrap() {
+        assert!(value.as_str().unwrap().len() <= 63, "label {key} is too long");
+    }
+    assert!(ca_config_map(&owner, "PEM").metadata.name.unwrap().len() <= 253);
+}
+
+#[test]
+fn a_job_made_anew_under_the_same_name_has_objects_of_its_own() {
+    let workers = Workers::default();
+    let [old, new] = ["old", "new"].map(|uid| JobUid(uid.into()));
+    let of = |uid| Owner { name: "copy", namespace: "team-a", uid, workers: &workers };
+    let [first, second] = [&old, &new].map(|uid| pod(&of(uid), "copy-abcdefgh", &settings()));
+    assert!(crate::observe::belongs(&first, &old) && !crate::observe::belongs(&first, &new));
+    assert!(crate::observe::belongs(&second, &new) && !crate::observe::belongs(&second, &old));
+    let token = |pod: &Pod| serde_json::to_value(pod).unwrap()["spec"]["volumes"][0]["projected"]["sources"][0].clone();
+    assert_ne!(token(&first), token(&second), "a token for the old one is none for the new one");
+    // The certificate's name is the same, so it must not go with the old one: the new one is its only owner once applied.
+    let map = ca_config_map(&of(&new), "PEM");
+    let owners: Vec<String> = map.metadata.owner_references.unwrap().into_iter().map(|owner| owner.uid).collect();
+    assert_eq!(owners, ["new"]);
+}

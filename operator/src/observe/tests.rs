@@ -35,6 +35,7 @@ fn a_pod_of_the_job_is_seen_with_its_node() {
         node: Some("node-1".into()),
         leaving: false,
         trouble: None,
+        made_of: None,
         disruption: None,
         ends: 0,
         ended: None,

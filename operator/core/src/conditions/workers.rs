@@ -2,7 +2,6 @@
 
 use super::Says;
 use crate::{
-    Now,
     causes::is_image_pull,
     coordinator::{Coordinator, shorten},
 };
@@ -11,12 +10,12 @@ const KIND: &str = "WorkersAvailable";
 
 /// The condition. It counts workers only where status counts them anew anyway, and does not change with every pod that
 /// starts.
-pub(super) fn available(known: &Coordinator, now: Now) -> Says<'_> {
+pub(super) fn available(known: &Coordinator) -> Says<'_> {
     let (ready, wanted) = (known.ready(), known.desired());
     if wanted == 0 {
         return (KIND, true, "AsNeeded", "no worker is needed".into());
     }
-    if let Some((reason, message)) = trouble(known, now, ready, wanted) {
+    if let Some((reason, message)) = trouble(known, ready, wanted) {
         return (KIND, false, reason, shorten(&message));
     }
     let last = known.last_status().conditions.iter().find(|condition| condition.type_ == KIND);
@@ -30,7 +29,7 @@ pub(super) fn available(known: &Coordinator, now: Now) -> Says<'_> {
 }
 
 /// Why there are not the workers there should be: a word of the API, and the cluster's own words with a remedy.
-fn trouble(known: &Coordinator, now: Now, ready: usize, wanted: usize) -> Option<(&str, String)> {
+fn trouble(known: &Coordinator, ready: usize, wanted: usize) -> Option<(&str, String)> {
     if ready >= wanted {
         return None;
     }
@@ -38,7 +37,7 @@ fn trouble(known: &Coordinator, now: Now, ready: usize, wanted: usize) -> Option
         let (says, remedy) = (sentence(message), of_refusal(reason));
         return Some((reason, format!("{ready} of {wanted} workers run: {says} {remedy}Trying again every 30 s.")));
     }
-    let (reason, message, pod) = known.pool.trouble(now.millis)?;
+    let (reason, message, pod) = known.pool.trouble()?;
     let word = word(reason, message);
     let namespace = &known.seen.namespace;
     let says = match word {

@@ -17,7 +17,7 @@
 //! | who is too slow for what is left | `speed.rs` |
 //! | work for one worker before and after all shards | `chore.rs` |
 //! | how and when the job ends | `end.rs`, its time `deadline.rs` |
-//! | how many pods, and which must go | `pool.rs` |
+//! | how many pods, and which must go | `pool.rs`, `outdated.rs` |
 //! | when the status is written, and what follows when it is stored | `writer.rs` |
 
 mod chore;
@@ -28,6 +28,7 @@ mod facts;
 mod leasing;
 mod losses;
 mod nodes;
+mod outdated;
 mod pool;
 mod room;
 mod sessions;
@@ -48,6 +49,7 @@ use hyperflow_api::{
     status::{FailureSample, ShardCounts},
 };
 pub use leasing::{STATUS_BYTES, WINDOW};
+pub use outdated::workers_digest;
 
 use crate::{
     Now,
@@ -100,6 +102,7 @@ pub struct Coordinator {
     pub(crate) job: Job,
     pub(crate) seen: Seen,
     brief: String,
+    workers_digest: String,
     pub(crate) takeover: Takeover,
     /// The higher term that a worker was welcomed under.
     outranked: Option<u64>,
@@ -150,6 +153,7 @@ impl Coordinator {
         let mut coordinator = Self {
             limits,
             brief: spec::brief(seen),
+            workers_digest: workers_digest(&seen.spec.workers),
             outranked: None,
             takeover: Takeover { term: left.term.max(heard).saturating_add(1), random },
             sequence: 0,
@@ -271,8 +275,8 @@ impl Coordinator {
         self.let_claims_fall(now);
         self.conclude(now, effects);
         self.grant(now);
-        self.watch_stranded(effects);
         self.watch_starting(now);
+        self.watch_stranded(effects);
         for worker in self.workers.values_mut() {
             worker.speed.holds(now.millis, !worker.held.is_empty());
         }

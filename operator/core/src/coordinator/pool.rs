@@ -27,8 +27,8 @@ pub(crate) struct Pool {
     stranded: usize,
     /// Since when pods are about to start, by UID.
     starting: BTreeMap<String, u64>,
-    /// How many have been for too long, when it was last looked.
-    stuck: usize,
+    /// Those of them that have been for too long.
+    stuck: BTreeSet<String>,
     /// Reason and message of the last refusal to create a pod, and when.
     pub(crate) refused: Option<(String, String, u64)>,
 }
@@ -36,8 +36,8 @@ pub(crate) struct Pool {
 impl Pool {
     pub(super) fn new(seed: u64) -> Self {
         let (pods, expected) = (BTreeMap::new(), BTreeSet::new());
-        let starting = BTreeMap::new();
-        Self { pods, expected, seed, drawn: 0, seen: false, stranded: 0, starting, stuck: 0, refused: None }
+        let (starting, stuck) = (BTreeMap::new(), BTreeSet::new());
+        Self { pods, expected, seed, drawn: 0, seen: false, stranded: 0, starting, stuck, refused: None }
     }
 
     pub(super) fn knows(&self, uid: &str) -> bool {
@@ -85,16 +85,15 @@ impl Pool {
     }
 
     /// Why pods do not run, from the first that says so: the reason, what is said of it, and the pod's name.
-    pub(crate) fn trouble(&self, now: u64) -> Option<(&str, &str, &str)> {
-        let says = |pod: &'_ Pod| pod.trouble.as_ref().is_some_and(|(reason, _)| reason != STARTING);
-        let staying = || self.pods.values().filter(|pod| !pod.leaving);
-        let pod = staying().find(|pod| says(pod)).or_else(|| staying().find(|pod| self.is_stuck(pod, now)))?;
+    pub(crate) fn trouble(&self) -> Option<(&str, &str, &str)> {
+        let in_trouble = || self.pods.values().filter(|pod| !pod.leaving && self.is_in_trouble(pod));
+        let pod = in_trouble().find(|pod| !self.stuck.contains(&pod.uid)).or_else(|| in_trouble().next())?;
         pod.trouble.as_ref().map(|(reason, message)| (reason.as_str(), message.as_str(), pod.name.as_str()))
     }
 
-    /// It is about to start for so long that something must be missing.
-    fn is_stuck(&self, pod: &Pod, now: u64) -> bool {
-        self.starting.get(&pod.uid).is_some_and(|since| now >= since + STARTING_MILLIS)
+    /// The cluster says why it does not run; or it is about to for so long that something must be missing.
+    pub(super) fn is_in_trouble(&self, pod: &Pod) -> bool {
+        pod.trouble.as_ref().is_some_and(|(reason, _)| reason != STARTING || self.stuck.contains(&pod.uid))
     }
 
     fn note_starting(&mut self, now: u64) {
@@ -160,10 +159,12 @@ impl Coordinator {
         self.pool.refused = Some((reason, message, now.millis));
     }
 
-    /// Whether pods are stuck that were not, or the other way round: no news of the cluster says so.
+    /// Finds out which pods are stuck: no news of the cluster says so.
     pub(super) fn watch_starting(&mut self, now: Now) {
-        let stuck = self.pool.pods.values().filter(|pod| self.pool.is_stuck(pod, now.millis)).count();
-        if std::mem::replace(&mut self.pool.stuck, stuck) != stuck {
+        let overdue = |(_, since): &(&String, &u64)| now.millis >= **since + STARTING_MILLIS;
+        let stuck = self.pool.starting.iter().filter(overdue).map(|(uid, _)| uid.clone()).collect();
+        if self.pool.stuck != stuck {
+            self.pool.stuck = stuck;
             self.writer.touch();
         }
     }
@@ -215,9 +216,11 @@ impl Coordinator {
         }
     }
 
-    /// A pod that may get work: one on a node that is cordoned, lost or under pressure gets no more, so another is made.
+    /// A pod that may get work: one on a node that is cordoned, lost or under pressure gets no more, and one that is
+    /// outdated comes to nothing, so another is made.
     fn is_to_stay(&self, pod: &Pod) -> bool {
-        !pod.leaving && pod.node.as_deref().is_none_or(|node| self.nodes.unfit(node).is_none())
+        let fit = pod.node.as_deref().is_none_or(|node| self.nodes.unfit(node).is_none());
+        !pod.leaving && fit && !self.is_outdated(pod)
     }
 
     /// Pods on nodes that live and take no more work, when they have nothing to do any more. Those on nodes that are lost

@@ -127,6 +127,7 @@ fn pod(uid: &str) -> Pod {
         node: Some("node-1".into()),
         leaving: false,
         trouble: None,
+        made_of: None,
         disruption: None,
         ends: 0,
         ended: None,

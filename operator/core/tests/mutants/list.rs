@@ -229,6 +229,13 @@ pub const MUTANTS: &[Mutant] = &[
         broken: "if failures >= self.max_attempts && !MUTANT {",
     },
     Mutant {
+        name: "a full output uses up attempts",
+        rule: "L3",
+        file: "coordinator/room.rs",
+        find: "self.job.publishes() && causes::is_full(failure)",
+        broken: "self.job.publishes() && causes::is_full(failure) && !MUTANT",
+    },
+    Mutant {
         name: "a worker stops when it hears no operator for a while",
         rule: "P17",
         file: "worker/session.rs",

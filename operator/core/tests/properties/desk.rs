@@ -120,7 +120,17 @@ impl Desk {
         let (number, nonce) = (self.draw(), self.draw());
         let node = Some(format!("node-{}", pod % 2));
         let (name, uid) = (format!("j-{pod}"), format!("{number:08}-0000-4000-8000-000000000000"));
-        let made = Pod { name, uid, node, leaving: false, trouble: None, disruption: None, ends: 0, ended: None };
+        let made = Pod {
+            name,
+            uid,
+            node,
+            leaving: false,
+            trouble: None,
+            made_of: None,
+            disruption: None,
+            ends: 0,
+            ended: None,
+        };
         let pod_uid = self.pods.entry(pod).or_insert(made).uid.clone();
         self.pods_seen();
         let old = self.workers.remove(&pod).filter(|_| same_process);

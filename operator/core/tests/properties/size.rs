@@ -83,6 +83,7 @@ fn pod(number: u32, node_letters: usize) -> Pod {
         node: Some(format!("{number:0node_letters$}")),
         leaving: false,
         trouble: None,
+        made_of: None,
         disruption: None,
         ends: 0,
         ended: None,

@@ -8,6 +8,7 @@ use hyperflow_api::{
 use hyperflow_core::{
     checkpoint::{Manifest, Origin, Saving, Segment},
     publish::{Answer, Content, PublishError, Step},
+    reasons::OUTPUT_FULL,
     worker::{Outcome, Stop},
 };
 
@@ -28,6 +29,8 @@ pub enum Trouble {
     Fails,
     /// It is done, and nobody hears of it.
     AnswerLost,
+    /// It fails if it takes room.
+    Full,
 }
 
 /// How a step ended.
@@ -93,6 +96,7 @@ impl Attempt {
                 self.position += CHUNK;
                 Acted::GoesOn
             }
+            Target::Plan if self.copies && trouble == Some(Trouble::Full) => Acted::Ends(full()),
             Target::Plan => Acted::Ends(Outcome::Planned(Planned {
                 shards,
                 files: 1,
@@ -140,6 +144,9 @@ impl Attempt {
             return Acted::Ends(failed(FailureClass::Store, "OutputFailed", false));
         }
         if self.step == Step::Produce && self.own.is_some() {
+            if trouble == Some(Trouble::Full) {
+                return Acted::Ends(full());
+            }
             if let Some(ended) = self.half_way() {
                 return ended;
             }
@@ -317,6 +324,10 @@ fn done(act: impl FnOnce()) -> Answer {
 fn content(bytes: &[u8]) -> Content {
     let sum = bytes.iter().fold(bytes.len() as u64, |sum, byte| mix((sum << 8) | u64::from(*byte)));
     Content { bytes: bytes.len() as u64, crc32c: u32::try_from(sum >> 32).unwrap() }
+}
+
+fn full() -> Outcome {
+    failed(FailureClass::Store, OUTPUT_FULL, false)
 }
 
 pub fn failed(class: FailureClass, reason: &str, ends_job: bool) -> Outcome {

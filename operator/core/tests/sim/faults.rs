@@ -123,6 +123,10 @@ pub enum Fault {
     StoreAnswerLost {
         pod: Which,
     },
+    /// Nothing more can be written.
+    OutputFull {
+        millis: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,6 +167,9 @@ pub fn draw(chance: &mut Chance, scenario: &Scenario) -> Vec<Planned> {
     }
     if scenario.copies && chance.once_in(40) {
         plan.push(Planned { at: chance.below(12_000), fault: Fault::FrozenEdited });
+    }
+    if scenario.copies && chance.once_in(10) {
+        plan.push(Planned { at: chance.below(12_000), fault: Fault::OutputFull { millis: chance.below(60_000) } });
     }
     plan.sort_by_key(|planned| planned.at);
     plan

@@ -108,6 +108,7 @@ impl World {
                 self.visit("message lost, repeated, swapped or late");
                 self.blame(pick(pod));
             }
+            Fault::OutputFull { millis } => self.full_until = self.now + millis,
             Fault::PowerLost => self.power_is_lost(),
             Fault::StoreFails { pod } => self.with(pick(pod), |process| process.trouble = Some(Trouble::Fails)),
             Fault::StoreAnswerLost { pod } => {

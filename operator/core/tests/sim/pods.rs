@@ -101,6 +101,7 @@ impl World {
             node: pod.machine.map(|machine| self.machines[machine].name.clone()),
             leaving: pod.deleting,
             trouble: None,
+            made_of: None,
             disruption: pod.disruption.map(says),
             ends: pod.ends,
             ended: pod.ended.map(says),

@@ -7,6 +7,7 @@ use hyperflow_api::{
     message::{FailureClass, FromWorker, Target},
 };
 use hyperflow_core::{
+    causes::is_full,
     invariants::{self, demand},
     worker::{Assignment, Effect, Event, Outcome, RunId, Worker},
 };
@@ -227,6 +228,7 @@ impl World {
     /// One step of one attempt.
     pub fn work(&mut self, pod: u64, nonce: u64, run: RunId) {
         let (shards, swept) = (self.scenario.shards, self.store.swept);
+        let full = (self.now < self.full_until).then_some(Trouble::Full);
         let Some(process) = self.pods.get_mut(&pod).and_then(|pod| pod.process.as_mut()) else { return };
         if process.id.nonce != nonce {
             return;
@@ -236,7 +238,7 @@ impl World {
             return self.process_ends(pod, "Error", true);
         }
         let Some(attempt) = process.attempts.get_mut(&run) else { return };
-        let (trouble, target, pace) = (process.trouble.take(), attempt.grant.target, attempt.pace);
+        let (trouble, target, pace) = (process.trouble.take().or(full), attempt.grant.target, attempt.pace);
         let acted = attempt.act(shards, trouble, &mut self.store);
         if self.store.swept && !swept {
             self.visit(if self.api.seen.deleting { "swept after deletion" } else { "swept" });
@@ -244,7 +246,7 @@ impl World {
         match trouble {
             Some(Trouble::Fails) => self.visit("store failed"),
             Some(Trouble::AnswerLost) => self.visit("store's answer lost"),
-            None => {}
+            Some(Trouble::Full) | None => {}
         }
         let event = match acted {
             Acted::GoesOn => None,
@@ -269,6 +271,9 @@ impl World {
             if let Some(process) = self.process(pod, nonce) {
                 process.finished.insert(index);
             }
+        }
+        if matches!(outcome, Outcome::Failed(failure) if is_full(failure)) {
+            return self.visit("output full");
         }
         if let (Target::Shard(index), Outcome::Failed(failure)) = (target, outcome) {
             self.visit("task failed");

@@ -34,7 +34,7 @@ impl Tally {
 }
 
 /// Every one of these must be visited by a thousand seeds.
-pub const PATHS: [&str; 52] = [
+pub const PATHS: [&str; 53] = [
     "API server away",
     "API server away for long",
     "deleted",
@@ -59,6 +59,7 @@ pub const PATHS: [&str; 52] = [
     "out of memory, told early",
     "out of memory, told late",
     "outranked",
+    "output full",
     "pod deleted",
     "pod evicted",
     "power lost",

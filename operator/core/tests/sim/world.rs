@@ -121,6 +121,8 @@ pub struct World {
     pub spec_changed: Option<i64>,
     /// Somebody said that temporary files were left.
     pub sweep_failed: bool,
+    /// The output has no room until then.
+    pub full_until: u64,
     /// What befell each shard.
     pub hardship: BTreeMap<ShardIndex, Hardship>,
     /// Since when a worker has been idle beside a due shard: by desk, pod and nonce.
@@ -169,6 +171,7 @@ impl World {
             last_stream: 0,
             spec_changed: None,
             sweep_failed: false,
+            full_until: 0,
             hardship: BTreeMap::new(),
             idle: BTreeMap::new(),
             log: Log::new(run.seed, traced),

@@ -185,6 +185,7 @@ fn pods() -> Vec<Pod> {
         node: None,
         leaving: false,
         trouble: None,
+        made_of: None,
         disruption: None,
         ends: 0,
         ended: None,

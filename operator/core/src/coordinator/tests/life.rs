@@ -320,6 +320,31 @@ fn a_refused_pod_is_the_reason_until_all_pods_are_there() {
 }
 
 #[test]
+fn a_pod_that_cannot_run_makes_way_for_one_of_the_corrected_spec() {
+    let mut seen = seen();
+    let old = Some(workers_digest(&seen.spec.workers));
+    let mut desk = Desk::new(&seen);
+    desk.tick();
+    let of = |uid: &str, trouble: Option<&str>| Pod {
+        trouble: trouble.map(|reason| (reason.into(), "as the cluster says".into())),
+        made_of: old.clone(),
+        ..pod(uid)
+    };
+    desk.handle(Event::PodsSeen(vec![of("pending", Some("Unschedulable")), of("works", None)]));
+    desk.hello(1, "works", 1, vec![]);
+    desk.pass(30);
+    assert_eq!(desk.coordinator.wanted_pods(desk.now()), WantedPods::default(), "nothing was changed");
+    desk.edit(&mut seen, |spec| spec.workers.node_selector = [("disk".into(), "fast".into())].into());
+    let wanted = desk.coordinator.wanted_pods(desk.now());
+    assert_eq!((wanted.create.len(), &wanted.delete[..]), (1, &[("pending".to_owned(), "pending".to_owned())][..]));
+    // One that is only about to start is given its time.
+    desk.handle(Event::PodsSeen(vec![of("starts", Some("ContainerCreating")), of("works", None)]));
+    assert!(desk.coordinator.wanted_pods(desk.now()).delete.is_empty());
+    desk.pass(21);
+    assert_eq!(desk.coordinator.wanted_pods(desk.now()).delete.len(), 1);
+}
+
+#[test]
 fn a_job_without_parallelism_says_so() {
     let mut seen = seen();
     seen.spec.parallelism = 0;

@@ -1,0 +1,23 @@
+//! Pods that were made of another `spec.workers` than there is now. Those that work go on (P27); one that has never come
+//! to that, and cannot, would stand in the way of the very change that was to help it.
+
+use hyperflow_api::workers::Workers;
+
+use super::{Coordinator, Pod};
+
+/// Digest of what worker pods are made of: each pod carries it.
+#[must_use]
+pub fn workers_digest(workers: &Workers) -> String {
+    // What came from JSON can be written as JSON, and its maps are in order.
+    let bytes = serde_json::to_vec(workers).unwrap_or_default();
+    blake3::hash(&bytes).to_hex()[..16].to_owned()
+}
+
+impl Coordinator {
+    /// A pod in trouble that would be another one if it was made now.
+    pub(super) fn is_outdated(&self, pod: &Pod) -> bool {
+        let works = || self.workers.values().any(|worker| worker.id.pod_uid == pod.uid && worker.session.is_some());
+        let other = pod.made_of.as_ref().is_some_and(|digest| *digest != self.workers_digest);
+        other && self.pool.is_in_trouble(pod) && !works()
+    }
+}
