@@ -76,6 +76,16 @@ impl Job {
         Ok(())
     }
 
+    /// `kubectl scale --replicas`.
+    ///
+    /// # Errors
+    /// With the API server's message when it is refused.
+    pub async fn scale(&self, workers: u32) -> Result {
+        let scale = serde_json::json!({"spec": {"replicas": workers}});
+        self.api.patch_scale(&self.name, &PatchParams::default(), &Patch::Merge(scale)).await?;
+        Ok(())
+    }
+
     /// Deletes the object as `kubectl delete --wait=false` does.
     ///
     /// # Errors

@@ -5,10 +5,15 @@
 mod cleans_up_when_deleted;
 mod copies_byte_identical;
 mod counts_numbers;
+mod ends_by_its_deadline;
 mod fails_with_remedy;
+mod goes_when_its_time_is_over;
 mod keeps_status_small;
+mod leaves_managed_jobs_alone;
 mod only_who_may_create_pods;
 mod refuses_bad_input;
+mod says_why_no_worker_runs;
+mod scales_while_running;
 mod serves_one_namespace;
 mod survives_all_killed;
 mod survives_api_outage;
@@ -28,6 +33,7 @@ mod survives_stopped_node;
 mod suspends_and_resumes;
 mod two_leaders_publish_once;
 mod upgrades_under_load;
+mod waits_for_room;
 mod waits_like_helm;
 
 use std::process::ExitCode;
@@ -55,6 +61,12 @@ const PROMISES: &[Promise] = &[
     promise!(only_who_may_create_pods, alone: false),
     promise!(waits_like_helm, alone: false),
     promise!(survives_eviction_and_preemption, alone: false),
+    promise!(leaves_managed_jobs_alone, alone: false),
+    promise!(says_why_no_worker_runs, alone: false),
+    promise!(scales_while_running, alone: false),
+    promise!(waits_for_room, alone: false),
+    promise!(ends_by_its_deadline, alone: true),
+    promise!(goes_when_its_time_is_over, alone: true),
     promise!(survives_operator_kill, alone: true),
     promise!(two_leaders_publish_once, alone: true),
     promise!(survives_rollout, alone: true),

@@ -62,6 +62,9 @@ pub async fn keeps(place: &Place) -> Result {
         ("root", "/spec/workers/securityContext", json!({"runAsUser": 0}), "should be greater than or equal to 1"),
         ("long name", "/metadata/name", json!("a".repeat(53)), "metadata.name must be no more than 52 characters"),
         ("negative", "/spec/parallelism", json!(-1), "should be greater than or equal to 0"),
+        ("no time", "/spec/activeDeadlineSeconds", json!(0), "should be greater than or equal to 1"),
+        ("time before the end", "/spec/ttlSecondsAfterFinished", json!(-1), "should be greater than or equal to 0"),
+        ("controller without domain", "/spec/managedBy", json!("somebody"), "must be a domain-prefixed path"),
     ];
     for (name, pointer, value, message) in cases {
         let mut manifest = super::copy("bad", "4Mi", "1G", 1, 1);
