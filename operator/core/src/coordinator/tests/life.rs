@@ -412,3 +412,25 @@ fn a_job_that_rests_or_has_ended_expects_nothing() {
     assert_eq!((&status.throughput, &status.estimated_completion_time), (&None, &None));
     assert_eq!(status.display.as_ref().unwrap().eta, "");
 }
+
+#[test]
+fn what_is_frozen_may_be_corrected_until_there_is_a_plan_and_not_after() {
+    let elsewhere = |spec: &mut hyperflow_api::ShardJobSpec| {
+        spec.output.as_mut().unwrap().path = "other-{index}".into();
+    };
+    let mut seen = copying();
+    let mut early = Desk::new(&seen);
+    early.tick();
+    early.edit(&mut seen, elsewhere);
+    early.pass(3);
+    assert_eq!(early.says("Failed").status, "False");
+    let (frozen, corrected) = (&early.status().recovery.as_ref().unwrap().frozen, crate::job::Job::check(&seen.spec));
+    assert_eq!(*frozen, corrected.unwrap().frozen);
+
+    let (mut planned, _) = Desk::of_copy(4);
+    planned.edit(&mut copying(), elsewhere);
+    planned.pass(35);
+    let failed = planned.says("Failed");
+    assert_eq!((failed.status.as_str(), failed.reason.as_str()), ("True", "SpecChanged"));
+    assert!(failed.message.contains("create another ShardJob"), "{}", failed.message);
+}
