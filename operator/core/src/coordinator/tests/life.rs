@@ -424,7 +424,7 @@ fn what_is_frozen_may_be_corrected_until_there_is_a_plan_and_not_after() {
     early.edit(&mut seen, elsewhere);
     early.pass(3);
     assert_eq!(early.says("Failed").status, "False");
-    let (frozen, corrected) = (&early.status().recovery.as_ref().unwrap().frozen, crate::job::Job::check(&seen.spec));
+    let (frozen, corrected) = (&early.status().recovery.as_ref().unwrap().frozen, Job::check(&seen.spec));
     assert_eq!(*frozen, corrected.unwrap().frozen);
 
     let (mut planned, _) = Desk::of_copy(4);
