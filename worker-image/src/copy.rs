@@ -75,6 +75,10 @@ impl<'a> Shard<'a> {
                 return Ok(published);
             }
             let answer = match self.carry_out(step) {
+                Err(fault) if fault.is_full() && step == Step::Produce => {
+                    self.give_back();
+                    return Err(fault);
+                }
                 Err(fault) if fault.vanished() && matches!(step, Step::Produce | Step::Sync(_) | Step::Commit(_)) => {
                     gone = Some(fault);
                     Answer::Gone
@@ -109,6 +113,16 @@ impl<'a> Shard<'a> {
         copy.assemble()?;
         let segment = copy.staged().segment();
         Ok(Content { bytes: segment.length, crc32c: segment.crc32c })
+    }
+
+    /// There is no room, and nothing of this attempt is published: what it wrote since its checkpoint would be in the way
+    /// of whoever tries next.
+    fn give_back(&self) {
+        let Some(copy) = &self.copy else { return };
+        let whole = copy.whole.as_ref().map_or(Ok(()), |whole| whole.give_back(0));
+        if let Err(error) = whole.and_then(|()| copy.own.give_back(copy.counted)) {
+            tracing::warn!(error = logs::causes(&error), "what was written in vain still takes room");
+        }
     }
 
     /// The worker leaves: what was done so far is kept for the next attempt.
@@ -264,11 +278,9 @@ impl<'a> Copy<'a> {
             return Ok(());
         }
         let name = Layout::private(segments::ASSEMBLED, self.attempt.grant().epoch, &self.work.worker);
-        let mut whole = Writer::create(&self.folder, name)?;
         let all = self.segments();
-        segments::assemble(self.work, self.attempt, &self.folder, &all, &mut whole, &mut self.buffer)?;
-        self.whole = Some(whole);
-        Ok(())
+        let whole = self.whole.insert(Writer::create(&self.folder, name)?);
+        segments::assemble(self.work, self.attempt, &self.folder, &all, whole, &mut self.buffer)
     }
 
     /// The file that holds the whole output.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use hyperflow_api::message::{Failure, FailureClass};
-use hyperflow_core::worker::Outcome;
+use hyperflow_core::{reasons::OUTPUT_FULL, worker::Outcome};
 use rustix::io::Errno;
 
 /// Why an attempt did not come to its end.
@@ -79,6 +79,11 @@ impl Fault {
         matches!(self, Self::Output { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
+    /// Whether the output store has no room: what nobody needs is given back then.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Output { source, .. } if of_output(source).0 == OUTPUT_FULL)
+    }
+
     /// How the attempt ends.
     pub fn outcome(self) -> Outcome {
         match self {
@@ -121,7 +126,7 @@ fn of_input(error: &io::Error) -> (&'static str, bool, String) {
 fn of_output(error: &io::Error) -> (&'static str, bool, String) {
     match Errno::from_io_error(error) {
         Some(Errno::NOSPC | Errno::DQUOT) => {
-            ("OutputFull", false, ". Make room on the volume of `spec.output.url`, or choose a larger one".into())
+            (OUTPUT_FULL, false, ". Make room on the volume of `spec.output.url`, or choose a larger one".into())
         }
         Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => ("OutputDenied", true, allow("write")),
         _ if is_late(error) => ("OutputTimeout", false, String::new()),
@@ -151,6 +156,9 @@ mod tests {
         let at = |errno: Errno| failed(output("write", Path::new("/data/x"))(errno.into()));
         let full = at(Errno::NOSPC);
         assert_eq!((full.class, full.reason.as_str(), full.ends_job), (FailureClass::Store, "OutputFull", false));
+        assert!(hyperflow_core::causes::is_full(&full), "the operator would charge the shard with it");
+        assert!(output("write", Path::new("x"))(Errno::DQUOT.into()).is_full());
+        assert!(!output("write", Path::new("x"))(Errno::IO.into()).is_full());
         assert!(full.message.starts_with("cannot write '/data/x': No space left"), "{}", full.message);
         for errno in [Errno::ACCESS, Errno::ROFS] {
             let denied = at(errno);

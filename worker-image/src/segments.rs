@@ -70,6 +70,15 @@ impl Writer {
         self.file.sync_data().map_err(fault::output("sync", &self.path))
     }
 
+    /// Gives back the room of what no checkpoint counts: the next attempt writes that again. Never of a file that may
+    /// have been published, which is this very file.
+    pub fn give_back(&self, counted: u64) -> Result<(), Fault> {
+        match counted {
+            0 => store::remove(&self.path),
+            _ => self.file.set_len(counted).map_err(fault::output("shorten", &self.path)),
+        }
+    }
+
     /// What a checkpoint says of it.
     pub fn segment(&self) -> Segment {
         Segment { name: self.name.clone(), length: self.length, crc32c: self.crc.value() }
@@ -178,6 +187,17 @@ mod tests {
         let counted = [Segment { name: "old".into(), length: 60, crc32c: 0 }];
         assert_eq!(uncounted(folder.path(), &counted).unwrap(), 47);
         assert_eq!(uncounted(&folder.path().join("none"), &[]).unwrap(), 0);
+    }
+
+    #[test]
+    fn room_is_given_back_up_to_the_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = Writer::create(folder.path(), "own".into()).unwrap();
+        writer.append(b"counted, and not").unwrap();
+        writer.give_back(7).unwrap();
+        assert_eq!(fs::read(writer.path()).unwrap(), b"counted");
+        writer.give_back(0).unwrap();
+        assert!(!writer.path().exists());
     }
 
     #[test]
