@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use hyperflow_api::{
     JOB_NAME_LABEL, JOB_UID_LABEL, ShardJob, WORKERS_LABEL,
     ids::JobUid,
+    source::{ConfigMapKeyRef, Source},
     workers::{Resources, Volume as UserVolume, VolumeMount as UserMount, Workers},
 };
 use hyperflow_core::coordinator::workers_digest;
@@ -24,7 +25,7 @@ use k8s_openapi::{
 };
 use kube::Resource;
 
-use self::fixed::{CA_FILE, HTTP_PORT, SESSION, SESSION_VOLUME};
+use self::fixed::{CA_FILE, HTTP_PORT, SCRATCH, SESSION};
 use crate::settings::Settings;
 
 /// What is needed of a resource to build its objects.
@@ -37,6 +38,16 @@ pub struct Owner<'a> {
     pub uid: &'a JobUid,
     /// `spec.workers`.
     pub workers: &'a Workers,
+    /// The key of a ConfigMap that lists the input.
+    pub manifest: Option<&'a ConfigMapKeyRef>,
+}
+
+/// The key of a ConfigMap that lists a job's input, if one does.
+#[must_use]
+pub fn manifest(source: &Source) -> Option<&ConfigMapKeyRef> {
+    let files = source.files.as_ref().and_then(|files| files.manifest.as_ref());
+    let items = source.items.as_ref().and_then(|items| items.manifest.as_ref());
+    files.or(items)?.config_map_key_ref.as_ref()
 }
 
 /// Name of the ConfigMap with the authority's certificate.
@@ -122,7 +133,7 @@ fn pod_spec(owner: &Owner<'_>, settings: &Settings) -> PodSpec {
         liveness_probe: Some(fixed::probe("/healthz")),
         resources: Some(resources(&wanted)),
         security_context: Some(fixed::restricted_container()),
-        volume_mounts: Some(mounts(volume_mounts)),
+        volume_mounts: Some(volume_mounts.into_iter().map(user_mount).chain(fixed::mounts(owner)).collect()),
         ..Container::default()
     };
     PodSpec {
@@ -130,7 +141,7 @@ fn pod_spec(owner: &Owner<'_>, settings: &Settings) -> PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         containers: vec![container],
-        volumes: Some(volumes.into_iter().map(user_volume).chain([fixed::session_volume(owner)]).collect()),
+        volumes: Some(volumes.into_iter().map(user_volume).chain(fixed::volumes(owner)).collect()),
         security_context: Some(fixed::restricted_pod(security_context)),
         service_account_name,
         image_pull_secrets: Some(pull_secrets.collect::<Vec<_>>()).filter(|secrets| !secrets.is_empty()),
@@ -188,6 +199,7 @@ fn environment(owner: &Owner<'_>, slots: i32, settings: &Settings) -> Vec<EnvVar
         field("HYPERFLOW_NODE", "spec.nodeName"),
         value("HYPERFLOW_SLOTS", slots.to_string()),
         value("HYPERFLOW_HTTP", format!("0.0.0.0:{}", settings.worker_http_port)),
+        value("TMPDIR", SCRATCH.into()),
     ]
 }
 
@@ -204,21 +216,9 @@ fn resources(wanted: &Resources) -> ResourceRequirements {
     }
 }
 
-fn mounts(users: Vec<UserMount>) -> Vec<VolumeMount> {
-    let session = VolumeMount {
-        name: SESSION_VOLUME.into(),
-        mount_path: SESSION.into(),
-        read_only: Some(true),
-        ..VolumeMount::default()
-    };
-    let mount = |UserMount { name, mount_path, sub_path, read_only }| VolumeMount {
-        name,
-        mount_path,
-        sub_path,
-        read_only,
-        ..VolumeMount::default()
-    };
-    users.into_iter().map(mount).chain([session]).collect()
+fn user_mount(mount: UserMount) -> VolumeMount {
+    let UserMount { name, mount_path, sub_path, read_only } = mount;
+    VolumeMount { name, mount_path, sub_path, read_only, ..VolumeMount::default() }
 }
 
 fn user_volume(volume: UserVolume) -> Volume {

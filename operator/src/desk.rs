@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use hyperflow_api::{
     ShardJobStatus,
+    ids::JobUid,
     message::{FromOperator, Hello},
 };
 use hyperflow_core::coordinator::{
@@ -31,6 +32,7 @@ use crate::{
     health::Promise,
     metrics::Metrics,
     nodes::Nodes,
+    owner,
     report::{Ledger, Outcome},
     session::{self, Inbound, Place},
 };
@@ -96,6 +98,9 @@ pub enum DeskError {
     /// The status writer panicked.
     #[error("cannot go on without the status writer")]
     Writer(#[source] JoinError),
+    /// The task that looks for another job panicked.
+    #[error("cannot find out who owns the output")]
+    Owner(#[source] JoinError),
     /// The task that lets the job go panicked.
     #[error("cannot let the job go")]
     Release(#[source] JoinError),
@@ -140,6 +145,7 @@ struct Children {
     readers: JoinSet<SessionId>,
     writing: JoinSet<(Ledger, Revision, Outcome)>,
     releasing: JoinSet<()>,
+    finding: JoinSet<(JobUid, Option<bool>)>,
 }
 
 /// A session, from the desk's side.
@@ -189,6 +195,10 @@ impl Desk {
                         Outcome::Superseded => return Ok(End::Superseded),
                         Outcome::Gone => return Ok(End::Gone),
                     });
+                }
+                Some(found) = children.finding.join_next() => {
+                    let (uid, lives) = found.map_err(DeskError::Owner)?;
+                    effects.extend(self.ask(Event::OwnerSeen { uid, lives }));
                 }
                 Some(released) = children.releasing.join_next() => released.map_err(DeskError::Release)?,
                 // Without its sender there are no news of nodes any more, and the process ends.
@@ -267,6 +277,9 @@ impl Desk {
             // It fails only when the controller has ended, and the process with it.
             Effect::LookAtPool => drop(self.wake.send(self.reference.clone())),
             Effect::Release => self.release(children),
+            Effect::FindOwner(owner) => {
+                children.finding.spawn(owner::lives(self.client.clone(), owner));
+            }
         }
         Vec::new()
     }

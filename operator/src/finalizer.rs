@@ -26,7 +26,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Whether the object should get it. The API server takes no new one while it deletes.
 #[must_use]
 pub fn is_missing(job: &ShardJob) -> bool {
-    job.spec.output.is_some() && job.metadata.deletion_timestamp.is_none() && !has_ours(job)
+    let keeps = job.spec.output.is_some() || job.spec.records.is_some();
+    keeps && job.metadata.deletion_timestamp.is_none() && !has_ours(job)
 }
 
 /// Puts it on the very object that was seen, and returns the object as it is then.

@@ -34,6 +34,7 @@ mod leader;
 mod metrics;
 mod nodes;
 mod observe;
+mod owner;
 mod program;
 mod reconcile;
 mod report;

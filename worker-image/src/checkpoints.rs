@@ -101,7 +101,7 @@ pub fn sync_names(work: &Work, root: &Path, index: ShardIndex) -> Result<(), Fau
 
 /// Removes what a committed shard no longer needs (P21): its segments and checkpoints.
 pub fn remove(work: &Work, index: ShardIndex) -> Result<(), Fault> {
-    let Ok((_, root)) = work.output() else { return Ok(()) };
-    store::remove_tree(&root.join(work.layout.stage_folder(index)))?;
-    store::remove_tree(&root.join(work.layout.checkpoint_folder(index)))
+    let commits = work.places()?.commits;
+    store::remove_tree(&commits.join(work.layout.stage_folder(index)))?;
+    store::remove_tree(&commits.join(work.layout.checkpoint_folder(index)))
 }

@@ -1,73 +1,142 @@
-//! Which job owns the names of results in an output directory (P8).
+//! Which job owns the names of results in an output directory (P8, P31): the claims in the store.
 
 use std::{fs, path::Path};
 
-use hyperflow_api::{ids::JobUid, message::FailureClass};
-use hyperflow_core::{job::Output, layout::Layout};
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    fault::{self, Fault},
-    store::{self, Created},
-    work::Work,
+use hyperflow_api::message::{FailureClass, Owner};
+use hyperflow_core::{
+    claim::{self, Claim, Next},
+    layout::Layout,
 };
 
-/// The content of a claim.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    uid: JobUid,
-    namespace: String,
-    name: String,
-    path: String,
+use crate::{
+    attempt::Attempt,
+    fault::{self, Fault},
+    plan_file::PlanFile,
+    store,
+    work::{Places, Work, directory},
+};
+
+/// Owners in a row that are believed: more is damage.
+const LONGEST: usize = 1000;
+
+/// Who owned the names of the job's results, one after the other; `commits` is the folder of claims and commits, which
+/// need not be there.
+pub fn chain(work: &Work, commits: &Path) -> Result<Vec<Claim>, Fault> {
+    let Some(output) = &work.job.output else { return Ok(Vec::new()) };
+    let mut chain = Vec::new();
+    let mut next = read(&commits.join(Layout::claim(&output.path)))?;
+    while let Some(claim) = next {
+        next = read(&commits.join(Layout::successor(&output.path, &claim.uid)))?;
+        chain.push(claim);
+        if chain.len() > LONGEST {
+            return Err(damaged(commits, "its owners have no end"));
+        }
+    }
+    Ok(chain)
 }
 
-impl Claim {
-    /// Whether it is this job's.
-    pub fn is_of(&self, work: &Work) -> bool {
-        self.uid == work.brief.uid
-    }
-
-    /// What another job is told.
-    pub fn refusal(&self, output: &Output) -> Fault {
-        let uid = self.uid.0.get(..8).unwrap_or(&self.uid.0);
-        let message = format!(
-            "'{}' with path '{}' belongs to ShardJob '{}', uid {uid}. Nothing was written. Choose another \
-             `spec.output.url`",
-            output.url, output.path, self.name
-        );
-        fault::end_job(FailureClass::Store, "OutputClaimed", message)
-    }
-}
-
-/// The claim on the names of `output`, if there is one.
-pub fn of(folder: &Path, output: &Output) -> Result<Option<Claim>, Fault> {
-    let path = folder.join(Layout::claim(&output.path));
-    if store::look(&path)?.is_none() {
+fn read(path: &Path) -> Result<Option<Claim>, Fault> {
+    if store::look(path)?.is_none() {
         return Ok(None);
     }
-    let bytes = fs::read(&path).map_err(fault::output("read the claim", &path))?;
-    let claim = serde_json::from_slice(&bytes).map_err(|error| {
-        let message =
-            format!("'{}' is no claim of a ShardJob: {error}. Choose another `spec.output.url`", path.display());
-        fault::end_job(FailureClass::Store, "OutputClaimed", message)
-    })?;
-    Ok(Some(claim))
+    let bytes = fs::read(path).map_err(fault::output("read the claim", path))?;
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| damaged(path, &error.to_string()))
 }
 
-/// Claims the names of `output`, or says who has them. `aside` is a private name on the same file system.
-pub fn take(work: &Work, aside: &Path, root: &Path, output: &Output) -> Result<Option<Claim>, Fault> {
-    let path = root.join(Layout::claim(&output.path));
+fn damaged(path: &Path, why: &str) -> Fault {
+    let message = format!("'{}' is no claim of a ShardJob: {why}. Choose another `spec.output.url`", path.display());
+    fault::end_job(FailureClass::Store, "OutputClaimed", message)
+}
+
+/// What is to be done about the claims that are there.
+pub fn next(work: &Work, attempt: &Attempt) -> Result<Next, Fault> {
+    let Some(output) = &work.job.output else { return Ok(Next::Ours) };
+    let chain = chain(work, &work.commits_directory()?)?;
+    Ok(claim::next(&chain, &work.brief.uid, output.reuse, attempt.grant().heir_of))
+}
+
+/// Refuses to go on for a job whose names belong to another one now; otherwise says under whose folder commits are.
+pub fn hold(work: &Work, places: &Places) -> Result<Layout, Fault> {
+    let Some(output) = &work.job.output else { return Ok(work.layout.clone()) };
+    let known = match work.commits() {
+        Some(layout) => layout,
+        None => {
+            let chain = chain(work, &places.commits)?;
+            let Some(first) = chain.first() else { return Err(damaged(&places.commits, "it is gone")) };
+            work.commit_under(&first.uid);
+            Layout::new(&first.uid)
+        }
+    };
+    match read(&places.commits.join(Layout::successor(&output.path, &work.brief.uid)))? {
+        Some(heir) => {
+            Err(refusal(work, &heir.owner(), ", which has taken it over. Nothing more is written: delete this one"))
+        }
+        None => Ok(known),
+    }
+}
+
+/// What another job is told.
+pub fn refusal(work: &Work, owner: &Owner, rest: &str) -> Fault {
+    fault::end_job(FailureClass::Store, "OutputClaimed", claim::belongs(&work.job, owner, rest))
+}
+
+/// Claims the names, or takes them over from the last owner. Whoever was faster is found by looking again.
+/// `aside` is a private name on the same file system.
+pub fn take(work: &Work, aside: &Path, places: &Places) -> Result<(), Fault> {
+    let Some(output) = &work.job.output else { return Ok(()) };
+    let chain = chain(work, &places.commits)?;
+    let name = match chain.last() {
+        Some(last) if last.uid == work.brief.uid => {
+            return store::sync_found(&places.commits.join(named(work, &chain)));
+        }
+        Some(last) => Layout::successor(&output.path, &last.uid),
+        None => Layout::claim(&output.path),
+    };
+    let path = places.commits.join(name);
     let brief = &work.brief;
-    let claim = Claim {
+    let ours = Claim {
         uid: brief.uid.clone(),
         namespace: brief.namespace.clone(),
         name: brief.name.clone(),
         path: output.path.clone(),
+        program: work.job.task.program(),
+        plan: format!("{}{}", work.job.records_folder().unwrap_or_default(), work.layout.plan()),
     };
-    let bytes = serde_json::to_vec(&claim).map_err(|error| fault::output("write", &path)(error.into()))?;
-    if store::put_new(aside, &path, &bytes)? == Created::Us {
-        return Ok(None);
+    let bytes = serde_json::to_vec(&ours).map_err(|error| fault::output("write", &path)(error.into()))?;
+    if store::put_new(aside, &path, &bytes)? == store::Created::Before {
+        store::sync_found(&path)?;
     }
-    store::sync_found(&path)?;
-    Ok(of(root, output)?.filter(|owner| !owner.is_of(work)))
+    Ok(())
 }
+
+fn named(work: &Work, chain: &[Claim]) -> String {
+    let path = work.job.output.as_ref().map_or("", |output| &output.path);
+    match chain {
+        [.., before, _] => Layout::successor(path, &before.uid),
+        _ => Layout::claim(path),
+    }
+}
+
+/// Whether there are results to go on from: an earlier owner had a plan. Refuses to go on from results of other input or
+/// another program (P31).
+pub fn has_alike(work: &Work, plan: &PlanFile) -> Result<bool, Fault> {
+    let others = chain(work, &work.commits_directory()?)?.into_iter().filter(|claim| claim.uid != work.brief.uid);
+    let mut found = false;
+    for claim in others {
+        let path = directory(&claim.plan);
+        // Who has no plan has published nothing.
+        if store::look(path)?.is_none() {
+            continue;
+        }
+        let path = work.on_volume(FailureClass::Store, path)?;
+        let alike = PlanFile::open(&path, None)?.plan().is_like(plan.plan());
+        if !alike || claim.program != work.job.task.program() {
+            return Err(refusal(work, &claim.owner(), OTHER));
+        }
+        found = true;
+    }
+    Ok(found)
+}
+
+const OTHER: &str =
+    ", which had other input or another task: its results cannot be used again. Nothing was written. Remove them";

@@ -8,7 +8,7 @@ use std::{
 };
 
 use hyperflow_api::message::FailureClass;
-use hyperflow_core::{job::file_path, plan::InputFile};
+use hyperflow_core::{paths::file_path, plan::InputFile};
 use rustix::fs::OFlags;
 
 use crate::{

@@ -7,7 +7,7 @@ use std::{
 };
 
 use hyperflow_api::message::FailureClass;
-use hyperflow_core::job::file_path;
+use hyperflow_core::paths::file_path;
 
 use crate::{
     fault::{self, Fault},
@@ -37,7 +37,6 @@ pub fn is_there(url: &str) -> Result<(), Fault> {
 }
 
 /// Refuses a URL that ends with '/' without a directory.
-#[cfg_attr(not(test), expect(dead_code, reason = "the planner does not list directories yet"))]
 pub fn is_directory(url: &str) -> Result<(), Fault> {
     let plain = url.trim_end_matches('/');
     let path = Path::new(file_path(plain).unwrap_or(plain));
@@ -64,7 +63,6 @@ fn unreadable(url: &str, path: &Path, error: io::Error) -> Fault {
 }
 
 /// A directory of which nothing was selected.
-#[cfg_attr(not(test), expect(dead_code, reason = "the planner does not list directories yet"))]
 pub fn no_match(url: &str, include: &[String], exclude: &[String], seen: &Seen) -> Fault {
     let mut notes = Vec::new();
     let mut what = format!("no file under '{url}'");

@@ -7,34 +7,44 @@
 //! | the loop of the process | [`session`] |
 //! | the stream to the operator | [`uplink`], opened by [`connect`] |
 //! | attempts and their threads | [`runner`], [`attempt`], with what they share in [`work`] |
-//! | a shard is copied | [`copy`], from [`input`] to [`segments`] with [`checkpoints`] |
+//! | a shard's input is read, its task done | [`shard`]: [`copy`] or [`checksum`], from a [`stream`] of [`input`] |
+//! | how far an attempt is | [`progress`], in [`segments`], written [`direct`]ly, with [`checkpoints`] |
 //! | a result becomes visible, once | [`publish`], on the create-only [`store`]; then the [`records`] |
-//! | the plan is made | [`planner`], with [`claim`], [`lookup`] and [`listing`] |
+//! | the plan is made | [`planner`]: [`draft`] from [`listing`] and [`lookup`], [`names`], [`claim`]; then a [`plan_file`] |
 //! | temporary files go | [`sweep`] |
 //! | what an I/O error means | [`fault`] |
 
 mod attempt;
 mod chance;
 mod checkpoints;
+mod checksum;
 mod claim;
 mod connect;
 mod copy;
+mod direct;
+mod draft;
 mod fault;
+mod hash;
 mod input;
-#[cfg_attr(not(test), expect(dead_code, reason = "the planner does not list directories yet"))]
 mod listing;
 mod logs;
 mod lookup;
 mod metrics;
+mod names;
+mod plan_file;
 mod planner;
+mod progress;
 mod publish;
 mod records;
+mod report;
 mod runner;
 mod segments;
 mod serve;
 mod session;
 mod settings;
+mod shard;
 mod store;
+mod stream;
 mod sweep;
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,19 @@
 //! Making a shard's result visible, exactly once (P5, P6): the core says which step comes next, this does it.
+//!
+//! With one result the commit is the result itself, under a name that depends on the shard alone. With several it is a
+//! list of them: [`many`].
+
+mod many;
 
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::Read,
     path::{Path, PathBuf},
 };
 
 use hyperflow_api::{ids::ShardIndex, message::FailureClass};
 use hyperflow_core::{
-    job::Output,
+    layout::Layout,
     publish::{Answer, Content, Step},
 };
 
@@ -17,7 +22,7 @@ use crate::{
     fault::{self, Fault},
     segments::{Crc32c, Writer},
     store::{self, Created},
-    work::Work,
+    work::{Places, Work},
 };
 
 /// Where the result of one shard belongs.
@@ -27,37 +32,58 @@ pub struct Publisher<'a> {
     pub work: &'a Work,
     /// Who publishes.
     pub attempt: &'a Attempt,
-    /// The output, as the user wrote it.
-    pub output: &'a Output,
-    /// Where its directory really is.
-    pub root: &'a Path,
+    /// Where the job's folders really are.
+    pub places: &'a Places,
+    /// Under which job's folder commits are (P31).
+    pub commits: &'a Layout,
+    /// Names of the results, relative to the output's directory; none for a job without output.
+    pub names: &'a [String],
     /// The shard.
     pub index: ShardIndex,
-    /// Size of its result.
-    pub length: u64,
+    /// Size of its result, where it is known beforehand.
+    pub length: Option<u64>,
 }
 
 impl Publisher<'_> {
-    /// Does what a step says with the store; `staged` is what the task has produced.
-    pub fn carry_out(&self, step: Step, staged: Option<&Writer>) -> Result<Answer, Fault> {
-        let commit = self.commit_path();
+    /// How many files an attempt makes.
+    pub fn results(&self) -> usize {
+        self.names.len().max(1)
+    }
+
+    /// Does what a step says with the store; `staged` is what the task has produced, a file for each result.
+    pub fn carry_out(&self, step: Step, staged: &[&Writer]) -> Result<Answer, Fault> {
+        let commit = self.places.commits.join(self.commits.commit(self.index));
+        let several = self.names.len() > 1;
         match (step, staged) {
             (Step::Look | Step::LookAgain, _) => return self.look(&commit),
-            (Step::Sync(_), Some(staged)) => staged.sync()?,
-            (Step::Commit(_), Some(staged)) => {
+            (Step::Sync(_), [_, ..]) => {
+                staged.iter().try_for_each(|staged| staged.sync())?;
+                if several {
+                    many::stage(self, staged)?;
+                }
+            }
+            (Step::Commit(content), [one, ..]) => {
                 self.attempt.go_on()?;
-                if store::link_new(staged.path(), &commit)? == Created::Before {
+                let created = match several {
+                    true => many::commit(self, &commit, content)?,
+                    false => store::link_new(one.path(), &commit)?,
+                };
+                if created == Created::Before {
                     // What is staged stays for the sweeper, because a checkpoint may name it (P12, P21).
                     return Ok(Answer::Found);
                 }
             }
             (Step::SyncCommit(_), _) => store::sync_folder(store::parent(&commit))?,
+            (Step::SyncFound, _) if several => many::sync_found(self, &commit)?,
             (Step::SyncFound, _) => store::sync_found(&commit)?,
-            (Step::Sum, _) => {
-                self.look(&commit)?;
-                return Ok(Answer::Summed(Content { bytes: self.length, crc32c: self.checksum(&commit)? }));
+            (Step::Sum, _) if several => return many::content(&commit).map(Answer::Summed),
+            (Step::Sum, _) => return self.sum(&commit).map(Answer::Summed),
+            (Step::Name(_), _) if several => many::name(self, &commit)?,
+            (Step::Name(_), _) => {
+                for name in self.names {
+                    self.name(&commit, name)?;
+                }
             }
-            (Step::Name(_), _) => self.name(&commit)?,
             (step, _) => return Err(out_of_order(format!("{step:?} is no step of the store"))),
         }
         Ok(Answer::Done)
@@ -66,44 +92,46 @@ impl Publisher<'_> {
     /// Whether an earlier attempt has committed the shard.
     fn look(&self, commit: &Path) -> Result<Answer, Fault> {
         let Some(found) = store::look(commit)? else { return Ok(Answer::Nothing) };
-        if !found.is_file() || found.len() != self.length {
-            let message = format!(
-                "'{}' has {} bytes, and the result of shard {} has {}: it was changed after it was published. \
-                 Create a new ShardJob with another `spec.output.url`",
-                commit.display(),
-                found.len(),
-                self.index,
-                self.length
-            );
-            return Err(fault::end_job(FailureClass::Store, "OutputDamaged", message));
+        let one = self.names.len() < 2;
+        if !found.is_file() || (one && self.length.is_some_and(|length| length != found.len())) {
+            return Err(self.damaged(commit, &found));
         }
         Ok(Answer::Found)
     }
 
-    fn commit_path(&self) -> PathBuf {
-        self.root.join(self.work.layout.commit(self.index))
+    fn damaged(&self, commit: &Path, found: &Metadata) -> Fault {
+        let expected = self.length.map_or("another size".into(), |length| length.to_string());
+        let message = format!(
+            "'{}' has {} bytes, and the result of shard {} has {expected}: it was changed after it was published. Create \
+             a new ShardJob with another `spec.output.url`",
+            commit.display(),
+            found.len(),
+            self.index,
+        );
+        fault::end_job(FailureClass::Store, "OutputDamaged", message)
     }
 
-    /// Gives the commit the name that the user asked for.
-    fn name(&self, commit: &Path) -> Result<(), Fault> {
-        let name = self.output.name(self.index);
-        let path = self.root.join(&name);
+    /// Gives a committed file a name that the user asked for.
+    fn name(&self, file: &Path, name: &str) -> Result<(), Fault> {
+        let Some(root) = &self.places.output else { return Ok(()) };
+        let path = root.join(name);
         let folder = store::parent(&path);
-        if folder != self.root {
+        if folder != root {
             store::make_folders(folder)?;
             self.work.on_volume(FailureClass::Store, folder)?;
         }
-        if store::link_new(commit, &path)? == Created::Before {
-            return Err(exists(self.output, &name));
+        if store::link_new(file, &path)? == Created::Before {
+            return Err(exists(self.work, name));
         }
         store::sync_folder(folder)
     }
 
-    fn checksum(&self, path: &Path) -> Result<u32, Fault> {
+    fn sum(&self, path: &Path) -> Result<Content, Fault> {
         let mut file = File::open(path).map_err(fault::output("open", path))?;
+        let bytes = file.metadata().map_err(fault::output("look at", path))?.len();
         let mut buffer = vec![0; self.work.chunk()];
         let mut crc = Crc32c::default();
-        let mut left = self.length;
+        let mut left = bytes;
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
             self.work.pace(want as u64, self.attempt)?;
@@ -111,7 +139,13 @@ impl Publisher<'_> {
             crc.update(&buffer[..want]);
             left -= want as u64;
         }
-        Ok(crc.value())
+        Ok(Content { bytes, crc32c: crc.value() })
+    }
+
+    /// A private folder for files that are committed together.
+    fn folder(&self) -> PathBuf {
+        let (epoch, worker) = (self.attempt.grant().epoch, &self.work.worker);
+        self.places.commits.join(self.commits.commit_folder(self.index, epoch, worker))
     }
 }
 
@@ -121,11 +155,11 @@ pub fn out_of_order(message: String) -> Fault {
 }
 
 /// A file that is not ours has the name of a result.
-pub fn exists(output: &Output, name: &str) -> Fault {
+pub fn exists(work: &Work, name: &str) -> Fault {
     let message = format!(
         "'{}{name}' exists and was not written by Hyperflow. It was not overwritten: move it away, or choose another \
          `spec.output.url`",
-        output.url
+        work.job.output.as_ref().map_or("", |output| &output.url)
     );
     fault::end_job(FailureClass::Store, "OutputExists", message)
 }

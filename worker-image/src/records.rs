@@ -6,13 +6,13 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Mutex, mpsc},
     thread,
 };
 
 use hyperflow_api::{ids::ShardIndex, message::FailureClass};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     fault::{self, Fault},
@@ -24,7 +24,7 @@ use crate::{
 const BATCH: usize = 1024;
 
 /// What is kept of a published shard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
     /// Which shard.
@@ -151,11 +151,6 @@ fn write_all(mut log: Log, lines: &mpsc::Receiver<Line>) {
 
 fn copied(error: &io::Error) -> io::Error {
     error.raw_os_error().map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
-}
-
-/// The record file of this process under an output directory.
-pub fn path(root: &Path, work: &crate::work::Work) -> PathBuf {
-    root.join(work.layout.records(&work.worker))
 }
 
 #[cfg(test)]

@@ -19,11 +19,11 @@ use tokio::sync::mpsc;
 
 use crate::{
     attempt::{Attempt, StopFlag},
-    checkpoints, copy, fault, logs,
+    checkpoints, fault, logs,
     metrics::{Ending, Metrics},
     planner,
     records::Records,
-    sweep,
+    shard, sweep,
     work::Work,
 };
 
@@ -176,7 +176,8 @@ fn count(metrics: &Metrics, outcome: &Outcome) {
         Outcome::Published(Published { found: true, .. }) => "found",
         Outcome::Published(_) => "published",
         Outcome::Planned(_) => "planned",
-        Outcome::Swept => "swept",
+        Outcome::Claimed(_) => "claimed",
+        Outcome::Swept(_) => "swept",
         Outcome::Stopped => "stopped",
         Outcome::Failed(failure) => failure.class.name(),
     };
@@ -203,9 +204,9 @@ fn live(work: &Work, attempt: &Attempt) {
 
 fn carry_out(work: &Work, attempt: &Attempt) -> Outcome {
     let outcome = match attempt.grant().target {
-        Target::Plan => planner::run(work, attempt).map(Outcome::Planned),
-        Target::Shard(index) => copy::run(work, attempt, index).map(Outcome::Published),
-        Target::Sweep => sweep::run(work, attempt).map(|()| Outcome::Swept),
+        Target::Plan => planner::run(work, attempt),
+        Target::Shard(index) => shard::run(work, attempt, index).map(Outcome::Published),
+        Target::Sweep => sweep::run(work, attempt).map(Outcome::Swept),
     };
     outcome.unwrap_or_else(fault::Fault::outcome)
 }

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{ErrorKind, Read, Write},
+    io::{ErrorKind, Read},
     path::{Path, PathBuf},
 };
 
@@ -12,10 +12,14 @@ use hyperflow_core::checkpoint::Segment;
 
 use crate::{
     attempt::Attempt,
+    direct::DirectFile,
     fault::{self, Fault},
     store,
     work::Work,
 };
+
+/// Files smaller than this are written through the page cache: they are read again soon, or never were slow.
+const DIRECT_FROM: u64 = 1 << 20;
 
 /// A running CRC-32C.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +47,7 @@ impl Crc32c {
 /// A file that one attempt writes from its beginning.
 #[derive(Debug)]
 pub struct Writer {
-    file: File,
+    file: DirectFile,
     path: PathBuf,
     name: String,
     length: u64,
@@ -51,15 +55,16 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Makes `name` in `folder`; it must not exist.
-    pub fn create(folder: &Path, name: String) -> Result<Self, Fault> {
+    /// Makes `name` in `folder`, which must not exist, for about `expected` bytes.
+    pub fn create(folder: &Path, name: String, expected: u64) -> Result<Self, Fault> {
         let path = folder.join(&name);
-        Ok(Self { file: store::create_new(&path)?, path, name, length: 0, crc: Crc32c::default() })
+        let file = DirectFile::new(store::create_new(&path)?, expected >= DIRECT_FROM);
+        Ok(Self { file, path, name, length: 0, crc: Crc32c::default() })
     }
 
     /// Adds bytes.
     pub fn append(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        self.file.write_all(bytes).map_err(fault::output("write", &self.path))?;
+        self.file.write_at(bytes, self.length).map_err(fault::output("write", &self.path))?;
         self.crc.update(bytes);
         self.length += bytes.len() as u64;
         Ok(())
@@ -67,7 +72,7 @@ impl Writer {
 
     /// Makes everything so far durable.
     pub fn sync(&self) -> Result<(), Fault> {
-        self.file.sync_data().map_err(fault::output("sync", &self.path))
+        self.file.file().sync_data().map_err(fault::output("sync", &self.path))
     }
 
     /// Gives back the room of what no checkpoint counts: the next attempt writes that again. Never of a file that may
@@ -75,7 +80,7 @@ impl Writer {
     pub fn give_back(&self, counted: u64) -> Result<(), Fault> {
         match counted {
             0 => store::remove(&self.path),
-            _ => self.file.set_len(counted).map_err(fault::output("shorten", &self.path)),
+            _ => self.file.file().set_len(counted).map_err(fault::output("shorten", &self.path)),
         }
     }
 
@@ -87,11 +92,6 @@ impl Writer {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// Bytes so far.
-    pub fn length(&self) -> u64 {
-        self.length
     }
 }
 
@@ -153,7 +153,7 @@ pub fn uncounted(folder: &Path, counted: &[Segment]) -> Result<u64, Fault> {
     for entry in entries {
         let entry = entry.map_err(fault::output("list", folder))?;
         let name = entry.file_name();
-        if name.to_string_lossy().starts_with(ASSEMBLED) {
+        if [ASSEMBLED, COPY, COMMIT].iter().any(|what| name.to_string_lossy().starts_with(what)) {
             continue;
         }
         let length = entry.metadata().map_err(fault::output("look at", &entry.path()))?.len();
@@ -165,6 +165,10 @@ pub fn uncounted(folder: &Path, counted: &[Segment]) -> Result<u64, Fault> {
 
 /// First part of the names of assembled outputs: they are copies of segments, not input read.
 pub const ASSEMBLED: &str = "whole";
+/// First part of the names of further results, written at once with a segment: the input was read once.
+pub const COPY: &str = "copy";
+/// First part of the name of a list of results before it is the commit.
+pub const COMMIT: &str = "commit";
 
 #[cfg(test)]
 mod tests {
@@ -192,7 +196,7 @@ mod tests {
     #[test]
     fn room_is_given_back_up_to_the_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
-        let mut writer = Writer::create(folder.path(), "own".into()).unwrap();
+        let mut writer = Writer::create(folder.path(), "own".into(), 0).unwrap();
         writer.append(b"counted, and not").unwrap();
         writer.give_back(7).unwrap();
         assert_eq!(fs::read(writer.path()).unwrap(), b"counted");

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, Seek, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -97,6 +97,20 @@ pub fn put_new(aside: &Path, target: &Path, bytes: &[u8]) -> Result<Created, Fau
     }
     sync_folder(parent(target))?;
     Ok(Created::Us)
+}
+
+/// The same of what is in an open file, however much.
+pub fn put_copy(aside: &Path, target: &Path, mut from: &File) -> Result<Created, Fault> {
+    let mut file = create_new(aside)?;
+    from.rewind().map_err(fault::output("read", aside))?;
+    io::copy(&mut from, &mut file).and_then(|_| file.sync_all()).map_err(fault::output("write", aside))?;
+    let created = link_new(aside, target);
+    remove(aside)?;
+    if created? == Created::Us {
+        sync_folder(parent(target))?;
+        return Ok(Created::Us);
+    }
+    Ok(Created::Before)
 }
 
 /// Proves that the file system refuses to create a name twice (P8). `one` and `other` are private names in one folder.

@@ -1,26 +1,29 @@
-//! After all shards: staging and checkpoints go; the plan, the commits and the records stay (P21).
+//! After all shards: staging and checkpoints go; the plan, the commits and the records stay (P21), and a report is made of
+//! them.
 
 use std::{fs, io::ErrorKind, path::Path};
 
-use hyperflow_api::message::FailureClass;
+use hyperflow_api::message::StoredReport;
 use hyperflow_core::layout::Layout;
 
 use crate::{
     attempt::Attempt,
     fault::{self, Fault},
-    store,
+    report, store,
     work::Work,
 };
 
 const SWEPT: &str = "swept";
 
-/// Removes what is temporary. Doing it twice is fine.
-pub fn run(work: &Work, attempt: &Attempt) -> Result<(), Fault> {
-    let Ok((_, folder)) = work.output() else { return Ok(()) };
-    if store::look(folder)?.is_none() {
-        return Ok(());
+/// Removes what is temporary, then makes the report. Doing it twice is fine.
+pub fn run(work: &Work, attempt: &Attempt) -> Result<Option<StoredReport>, Fault> {
+    for folder in [work.commits_directory()?, work.records_directory()?] {
+        if store::look(&folder)?.is_none() {
+            return Ok(None);
+        }
     }
-    let own = work.on_volume(FailureClass::Store, folder)?.join(work.layout.root());
+    let places = work.places()?;
+    let own = places.commits.join(work.layout.root());
     for name in ["stage", "ckpt"] {
         // Renamed first: a late attempt then finds no folder to write in, and stops by itself.
         let aside = own.join(Layout::private(&format!("{SWEPT}-{name}"), attempt.grant().epoch, &work.worker));
@@ -29,7 +32,8 @@ pub fn run(work: &Work, attempt: &Attempt) -> Result<(), Fault> {
             _ => {}
         }
     }
-    remove_renamed(&own, attempt)
+    remove_renamed(&own, attempt)?;
+    report::make(work, attempt, &places)
 }
 
 /// Removes what this sweep has renamed, and what an earlier one has before it died.

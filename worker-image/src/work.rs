@@ -9,20 +9,21 @@ use std::{
 };
 
 use hyperflow_api::{
-    ids::WorkerId,
+    ids::{JobUid, WorkerId},
     message::{FailureClass, PlanRef},
 };
 use hyperflow_core::{
-    job::{Brief, Job, Output, Refusal, file_path},
+    job::{Brief, Job, Refusal},
     layout::Layout,
     pacing::Pace,
-    plan::Plan,
+    paths::file_path,
 };
 
 use crate::{
     attempt::Attempt,
     fault::{self, Fault},
     metrics::Metrics,
+    plan_file::PlanFile,
     records::Records,
 };
 
@@ -40,7 +41,7 @@ pub struct Work {
     pub brief: Brief,
     /// The same, checked.
     pub job: Job,
-    /// Names of our files, relative to the output directory.
+    /// Names of our files, relative to the folders in [`Places`].
     pub layout: Layout,
     /// This process.
     pub worker: WorkerId,
@@ -53,12 +54,29 @@ pub struct Work {
     pace: Option<Mutex<Pace>>,
     started: Instant,
     plan: Mutex<PlanInForce>,
+    commits: Mutex<Option<Layout>>,
 }
 
 #[derive(Debug, Default)]
 struct PlanInForce {
     wanted: Option<PlanRef>,
-    read: Option<Arc<Plan>>,
+    read: Option<Arc<PlanFile>>,
+}
+
+/// Where a job's folders really are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Results, if the job has any.
+    pub output: Option<PathBuf>,
+    /// Commits, staging and checkpoints, of all jobs with this output.
+    pub commits: PathBuf,
+    /// Plans, records and reports.
+    pub records: PathBuf,
+}
+
+/// The path of a `file://` URL of a directory.
+pub fn directory(url: &str) -> &Path {
+    Path::new(file_path(url).unwrap_or(url))
 }
 
 impl Work {
@@ -76,6 +94,7 @@ impl Work {
             pace: job.bytes_per_second.map(|limit| Mutex::new(Pace::new(limit))),
             started: Instant::now(),
             plan: Mutex::default(),
+            commits: Mutex::default(),
             brief,
             job,
             worker,
@@ -93,39 +112,54 @@ impl Work {
         }
     }
 
-    /// The plan in force and its digest, read from `root` the first time.
-    pub fn plan(&self, root: &Path) -> Result<(Arc<Plan>, String), Fault> {
+    /// The plan in force, read the first time.
+    pub fn plan(&self, places: &Places) -> Result<Arc<PlanFile>, Fault> {
         let mut force = locked(&self.plan);
         let Some(PlanRef { digest, .. }) = force.wanted.clone() else {
             let message = "a shard was leased before the plan was known".into();
             return Err(fault::try_again(FailureClass::WorkerLost, "PlanUnknown", message));
         };
         if let Some(plan) = &force.read {
-            return Ok((plan.clone(), digest));
+            return Ok(plan.clone());
         }
-        let path = root.join(self.layout.plan());
-        let bytes = fs::read(&path).map_err(fault::output("read the plan", &path))?;
-        let plan = Plan::decode(&bytes, Some(&digest)).map_err(|error| {
-            let message = format!("'{}' is not the plan that was made: {error}. Create a new ShardJob", path.display());
-            fault::end_job(FailureClass::Store, "PlanDamaged", message)
-        })?;
-        let plan = Arc::new(plan);
+        let plan = Arc::new(PlanFile::open(&places.records.join(self.layout.plan()), Some(&digest))?);
         force.read = Some(plan.clone());
-        Ok((plan, digest))
+        Ok(plan)
     }
 
-    /// The job's output, of which a task that works on files has one.
-    pub fn output(&self) -> Result<(&Output, &Path), Fault> {
-        let output = self.job.output.as_ref();
-        output.and_then(|output| Some((output, Path::new(file_path(&output.url)?)))).ok_or_else(|| {
-            let message = "a lease needs `spec.output`, and the job has none".into();
-            fault::end_job(FailureClass::Store, "NoOutput", message)
-        })
+    /// Where the job's files really are, once its folders are made.
+    pub fn places(&self) -> Result<Places, Fault> {
+        let real = |path: &Path| self.on_volume(FailureClass::Store, path);
+        let output = self.job.output.as_ref().map(|output| real(directory(&output.url))).transpose()?;
+        let (commits, records) = (self.commits_directory()?, self.records_directory()?);
+        Ok(Places { output, commits: real(&commits)?, records: real(&records)? })
+    }
+
+    /// Directory of commits, as the user wrote it: it need not be there yet.
+    pub fn commits_directory(&self) -> Result<PathBuf, Fault> {
+        self.job.commits_folder().map(|url| directory(&url).into()).ok_or_else(no_place)
+    }
+
+    /// Directory of plans and records, as the user wrote it: it need not be there yet.
+    pub fn records_directory(&self) -> Result<PathBuf, Fault> {
+        self.job.records_folder().map(|url| directory(&url).into()).ok_or_else(no_place)
+    }
+
+    /// Remembers under which job's folder commits are: the first owner of the names (P31).
+    pub fn commit_under(&self, owner: &JobUid) {
+        *locked(&self.commits) = Some(Layout::new(owner));
+    }
+
+    /// The layout of the folder with the commits, if it is known.
+    pub fn commits(&self) -> Option<Layout> {
+        locked(&self.commits).clone()
     }
 
     /// How many bytes to read at a time: fewer under a low limit, so that progress is seen and a stop is noticed.
     pub fn chunk(&self) -> usize {
         let chunk = self.job.bytes_per_second.map_or(CHUNK, |limit| (limit / 10).clamp(LEAST_CHUNK, CHUNK));
+        // Whole pages, which can be written directly.
+        let chunk = chunk - chunk % LEAST_CHUNK;
         usize::try_from(chunk).unwrap_or(1 << 20)
     }
 
@@ -166,6 +200,11 @@ impl Work {
         );
         Err(fault::end_job(class, "OutsideVolumes", message))
     }
+}
+
+fn no_place() -> Fault {
+    let message = "a lease needs `spec.output` or `spec.records`, and the job has neither".into();
+    fault::end_job(FailureClass::Store, "NoOutput", message)
 }
 
 /// A lock whose holder panicked is still good: what it guards is replaced whole, never half.

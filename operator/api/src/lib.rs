@@ -2,7 +2,7 @@
 //!
 //! | word | where |
 //! | --- | --- |
-//! | `ShardJob`, what people write | [`shardjob`] |
+//! | `ShardJob`, what people write | [`shardjob`]: what is processed in [`source`], what is done in [`task`], by whom in [`workers`] |
 //! | what they read back | [`status`] |
 //! | the schema as a file | [`crd`] |
 //! | who is who: job, worker, shard, epoch | [`ids`] |
@@ -16,7 +16,9 @@ pub mod ids;
 pub mod message;
 pub mod quantity;
 pub mod shardjob;
+pub mod source;
 pub mod status;
+pub mod task;
 pub mod wire;
 pub mod workers;
 

@@ -91,8 +91,10 @@ pub enum News {
     Published(Published),
     /// The plan is stored.
     Planned(Planned),
-    /// Nothing temporary is left.
-    Swept,
+    /// The names of the results belong to another job, and its results may be used again (P31): is it gone?
+    Claimed(Owner),
+    /// Nothing temporary is left, and the report, if there is one, is stored.
+    Swept(Option<StoredReport>),
     /// The attempt ended in a failure.
     Failed(Failure),
     /// Handed back unfinished, because the worker leaves; the last checkpoint stands.
@@ -134,6 +136,26 @@ pub struct Planned {
     pub digest: String,
     /// Where it is stored.
     pub url: String,
+}
+
+/// The job that a claim on the names of results speaks of (P8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// `metadata.uid`.
+    pub uid: JobUid,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+}
+
+/// A stored report: what was published, shard by shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredReport {
+    /// Where it is stored.
+    pub url: String,
+    /// `blake3:…` of it.
+    pub digest: String,
 }
 
 /// Why an attempt failed.
@@ -256,6 +278,8 @@ pub struct Grant {
     pub probe: bool,
     /// Where to go on from.
     pub resume: Option<Checkpoint>,
+    /// For a plan: the claim of the job whose UID has this digest may be taken over, because that job is gone (P31).
+    pub heir_of: Option<u64>,
 }
 
 /// A lease that has ended.

@@ -7,7 +7,14 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{CONTROLLER, quantity::Quantity, status::ShardJobStatus, workers::Workers};
+use crate::{
+    CONTROLLER,
+    quantity::Quantity,
+    source::Source,
+    status::ShardJobStatus,
+    task::{Output, Records, Task},
+    workers::Workers,
+};
 
 /// Much data, a task, and a place for results. Hyperflow splits the work into shards, leases them to worker pods and
 /// publishes every result exactly once.
@@ -58,6 +65,12 @@ use crate::{CONTROLLER, quantity::Quantity, status::ShardJobStatus, workers::Wor
     .message("is immutable once planned: results already published are there")
     .field_path(".spec.output"),
     validation = Rule::new(
+        "!has(oldSelf.status) || !has(oldSelf.status.plan) || (has(self.spec.records) == has(oldSelf.spec.records) && \
+         (!has(self.spec.records) || self.spec.records == oldSelf.spec.records))"
+    )
+    .message("is immutable once planned: the plan is there")
+    .field_path(".spec.records"),
+    validation = Rule::new(
         "has(self.spec.managedBy) == has(oldSelf.spec.managedBy) && (!has(self.spec.managedBy) || self.spec.managedBy \
          == oldSelf.spec.managedBy)"
     )
@@ -66,8 +79,8 @@ use crate::{CONTROLLER, quantity::Quantity, status::ShardJobStatus, workers::Wor
 )]
 #[x_kube(
     validation = Rule::new(
-        "!has(self.source.files) || (has(self.workers.volumeMounts) && self.workers.volumeMounts.exists(m, \
-         self.source.files.url.startsWith('file://' + m.mountPath + '/')))"
+        "!has(self.source.files) || !has(self.source.files.url) || (has(self.workers.volumeMounts) && \
+         self.workers.volumeMounts.exists(m, self.source.files.url.startsWith('file://' + m.mountPath + '/')))"
     )
     .message(Message::Expression(
         "\"'\" + self.source.files.url + \"' must lie under the `mountPath` of an entry in `workers.volumeMounts`\"".into()
@@ -82,6 +95,15 @@ use crate::{CONTROLLER, quantity::Quantity, status::ShardJobStatus, workers::Wor
          not `readOnly`\"".into()
     ))
     .field_path(".output.url"),
+    validation = Rule::new(
+        "!has(self.records) || (has(self.workers.volumeMounts) && self.workers.volumeMounts.exists(m, \
+         self.records.url.startsWith('file://' + m.mountPath + '/') && !(has(m.readOnly) && m.readOnly)))"
+    )
+    .message(Message::Expression(
+        "\"'\" + self.records.url + \"' must lie under the `mountPath` of an entry in `workers.volumeMounts` that is \
+         not `readOnly`\"".into()
+    ))
+    .field_path(".records.url"),
     validation = Rule::new("!has(self.task.copy) || has(self.output)")
         .message("`output` is required by `task.copy`")
         .field_path(".output")
@@ -89,22 +111,53 @@ use crate::{CONTROLLER, quantity::Quantity, status::ShardJobStatus, workers::Wor
     validation = Rule::new("!has(self.task.copy) || has(self.source.files)")
         .message("`task.copy` needs `source.files`")
         .field_path(".task"),
-    validation = Rule::new("!has(self.task.noop) || (has(self.source.numbers) && !has(self.output))")
-        .message("`task.noop` takes `source.numbers` and publishes nothing: remove `output`")
+    validation = Rule::new("!has(self.task.checksum) || (has(self.source.files) && self.source.files.boundary == 'File')")
+        .message("`task.checksum` needs `source.files` with `boundary` 'File': a checksum is that of a whole file")
         .field_path(".task"),
-    validation = Rule::new("!has(self.output) || !has(self.source.files) || self.output.url != self.source.files.url")
-        .message("must not be the source's `url`: results would be read as input")
-        .field_path(".output.url"),
+    validation = Rule::new("!has(self.task.noop) || !has(self.output)")
+        .message("`task.noop` publishes nothing: remove `output`")
+        .field_path(".task"),
+    validation = Rule::new(
+        "has(self.output) || has(self.records) || has(self.source.numbers) || \
+         (has(self.source.items) && has(self.source.items.values))"
+    )
+    .message("`records` is required without `output`: the plan and the report need a place")
+    .field_path(".records")
+    .reason(Reason::FieldValueRequired),
+    validation = Rule::new(
+        "!has(self.output) || !has(self.source.files) || !has(self.source.files.url) || \
+         self.output.url != self.source.files.url"
+    )
+    .message("must not be the source's `url`: results would be read as input")
+    .field_path(".output.url"),
+    validation = Rule::new(
+        "!has(self.output) || !self.output.path.matches('[{](dir|name|stem|ext)[}]') || (has(self.source.files) && \
+         self.source.files.boundary == 'File' && (has(self.source.files.filesPerShard) ? \
+         self.source.files.filesPerShard == 1 : !has(self.source.files.bytesPerShard)))"
+    )
+    .message(
+        "{dir}, {name}, {stem} and {ext} need one file per shard: `source.files.boundary` 'File' and `filesPerShard` 1"
+    )
+    .field_path(".output.path"),
+    validation = Rule::new(
+        "!has(self.output) || self.output.path.contains('{copy}') == (has(self.task.copy) && self.task.copy.copies > 1)"
+    )
+    .message("must contain {copy} when `task.copy.copies` is greater than 1, and may not contain it otherwise")
+    .field_path(".output.path"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ShardJobSpec {
-    /// What is processed. Exactly one of `files` and `numbers`. Frozen once planned.
+    /// What is processed. Exactly one of `files`, `items` and `numbers`. Frozen once planned.
     pub source: Source,
-    /// What is done to each shard. Exactly one of `copy` and `noop`. Frozen once planned.
+    /// What is done to each shard. Exactly one of `copy`, `checksum` and `noop`. Frozen once planned.
     pub task: Task,
     /// Where results go. Frozen once planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Output>,
+    /// Where plan, records and report are kept; default `_hyperflow/` in the output. Required without `output` when there
+    /// is a plan to keep. Frozen once planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<Records>,
     /// Most workers at a time, as in a Job. `kubectl scale` sets it.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 5000))]
@@ -148,144 +201,6 @@ impl ShardJobSpec {
     pub fn is_ours(&self) -> bool {
         self.managed_by.as_deref().is_none_or(|controller| controller == CONTROLLER)
     }
-}
-
-/// What is processed.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[x_kube(
-    validation = Rule::new("has(self.files) != has(self.numbers)")
-        .message("must set exactly one of `files` and `numbers`")
-)]
-#[serde(rename_all = "camelCase")]
-pub struct Source {
-    /// A file, cut into shards.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub files: Option<Files>,
-    /// Whole numbers from `start`; planning them is arithmetic.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub numbers: Option<Numbers>,
-}
-
-/// A file on a volume of the workers.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[x_kube(
-    validation = Rule::new("has(self.bytesPerShard)")
-        .message(
-            "`bytesPerShard` is required when `boundary` is 'Line' or 'Byte': say how large a shard is, for example 64Mi"
-        )
-        .field_path(".boundary"),
-    validation = Rule::new(
-        "!has(self.bytesPerShard) || !isQuantity(string(self.bytesPerShard)) || \
-         (quantity(string(self.bytesPerShard)).compareTo(quantity('4Ki')) >= 0 && \
-         quantity(string(self.bytesPerShard)).compareTo(quantity('5Ti')) <= 0)"
-    )
-    .message("must be between 4Ki and 5Ti")
-    .field_path(".bytesPerShard"),
-)]
-#[serde(rename_all = "camelCase")]
-pub struct Files {
-    /// The path in the worker container, under one of `workers.volumeMounts`, as `file:///data/in/huge.tar`.
-    /// Taken literally, without %-decoding.
-    #[schemars(length(min = 8, max = 1024))]
-    #[x_kube(
-        validation = Rule::new("self.startsWith('file:///')").message("must start with 'file:///'"),
-        validation = Rule::new("!self.matches('(^|/)[.][.](/|$)')").message("must not contain a '..' segment"),
-        validation = Rule::new("!self.endsWith('/')").message("must name one file: it may not end with '/'"),
-    )]
-    pub url: String,
-    /// Where input may be cut: Byte cuts anywhere.
-    pub boundary: Boundary,
-    /// Size of a shard, 4Ki to 5Ti; the last one is what remains.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bytes_per_shard: Option<Quantity>,
-}
-
-/// Where input may be cut.
-#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Boundary {
-    /// Anywhere.
-    Byte,
-    /// A value of a newer schema than this program knows: refused by name, without breaking the watch of other jobs.
-    #[serde(other)]
-    #[schemars(skip)]
-    Unknown,
-}
-
-/// Whole numbers.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[x_kube(
-    validation = Rule::new(
-        "self.count / self.numbersPerShard < 1000000 || (self.count / self.numbersPerShard == 1000000 && \
-         self.count % self.numbersPerShard == 0)"
-    )
-    .message("makes more than 1000000 shards; raise `numbersPerShard`"),
-)]
-#[serde(rename_all = "camelCase")]
-pub struct Numbers {
-    /// First number.
-    #[serde(default)]
-    #[schemars(range(min = -9_007_199_254_740_991_i64, max = 9_007_199_254_740_991_i64))]
-    pub start: i64,
-    /// How many numbers.
-    #[schemars(range(min = 0, max = 9_007_199_254_740_991_i64))]
-    pub count: i64,
-    /// Numbers in a shard.
-    #[serde(default = "one_long")]
-    #[schemars(range(min = 1, max = 9_007_199_254_740_991_i64))]
-    pub numbers_per_shard: i64,
-}
-
-/// What is done to each shard.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-#[x_kube(
-    validation = Rule::new("has(self.copy) != has(self.noop)")
-        .message("must set exactly one of `copy` and `noop`; write one without fields as 'noop: {}'")
-)]
-#[serde(rename_all = "camelCase")]
-pub struct Task {
-    /// Writes each shard's bytes, verified, to `output.path`: numbered parts with boundary Byte.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub copy: Option<Copy>,
-    /// Does nothing; for measuring. Publishes nothing, so a shard may run more than once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub noop: Option<Noop>,
-}
-
-/// Copies each shard's bytes.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct Copy {}
-
-/// Does nothing.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
-pub struct Noop {}
-
-/// Where results go.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[x_kube(
-    validation = Rule::new("self.path.matches('^([^{}]|[{]index[}])+$')")
-        .message("has an unknown placeholder; use {index}")
-        .field_path(".path"),
-    validation = Rule::new("self.path.contains('{index}') || !self.path.matches('^([^{}]|[{]index[}])+$')")
-        .message("must contain {index}, or every shard would have the same name")
-        .field_path(".path"),
-    validation = Rule::new("!self.path.startsWith('/') && !self.path.matches('(^|/)[.][.](/|$)')")
-        .message("must be relative and must not contain a '..' segment")
-        .field_path(".path"),
-)]
-#[serde(rename_all = "camelCase")]
-pub struct Output {
-    /// Directory of the results, under one of `workers.volumeMounts` that is not `readOnly`; ends with '/'.
-    #[schemars(length(min = 8, max = 1024))]
-    #[x_kube(
-        validation = Rule::new("self.startsWith('file:///')").message("must start with 'file:///'"),
-        validation = Rule::new("!self.matches('(^|/)[.][.](/|$)')").message("must not contain a '..' segment"),
-        validation = Rule::new("self.endsWith('/')").message("must end with '/': it names a directory"),
-    )]
-    pub url: String,
-    /// Name of a shard's result, relative to `url`; {index} is the shard's number in six digits.
-    #[serde(default = "part_path")]
-    #[schemars(length(min = 1, max = 512))]
-    pub path: String,
 }
 
 /// What a failure does.
@@ -358,14 +273,6 @@ impl Default for CheckpointPolicy {
 
 fn one() -> i32 {
     1
-}
-
-fn one_long() -> i64 {
-    1
-}
-
-fn part_path() -> String {
-    "part-{index}".into()
 }
 
 fn five() -> i32 {

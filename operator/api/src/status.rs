@@ -52,6 +52,9 @@ pub struct ShardJobStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub failures: Vec<FailureSample>,
+    /// What was published, shard by shard; set when the job has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<ReportStatus>,
     /// The operator's own notes, enough for another operator to go on. GitOps tools should ignore this path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
@@ -162,6 +165,16 @@ pub struct FailureSample {
     /// When the latest happened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_time: Option<Time>,
+}
+
+/// What was published, shard by shard: a file with a JSON object on each line.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(default)]
+pub struct ReportStatus {
+    /// Where it is.
+    pub url: String,
+    /// Content digest, `blake3:…`.
+    pub digest: String,
 }
 
 /// The operator's own notes.

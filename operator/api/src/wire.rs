@@ -170,7 +170,12 @@ impl From<m::Fact> for p::Fact {
             m::News::Planned(m::Planned { shards, files, bytes, digest, url }) => {
                 Wire::Planned(p::Planned { shards, files, bytes, digest, url })
             }
-            m::News::Swept => Wire::Swept(p::Nothing {}),
+            m::News::Claimed(m::Owner { uid, namespace, name }) => {
+                Wire::Claimed(p::Owner { uid: uid.0, namespace, name })
+            }
+            m::News::Swept(report) => Wire::Swept(p::Swept {
+                report: report.map(|m::StoredReport { url, digest }| p::StoredReport { url, digest }),
+            }),
             m::News::Failed(failure) => Wire::Failed(failure.into()),
             m::News::Released => Wire::Released(p::Nothing {}),
         };
@@ -193,12 +198,22 @@ impl TryFrom<p::Fact> for m::Fact {
                 let (digest, url) = (bounded("plan digest", digest)?, bounded("plan url", url)?);
                 m::News::Planned(m::Planned { shards, files, bytes, digest, url })
             }
-            Wire::Swept(_) => m::News::Swept,
+            Wire::Claimed(p::Owner { uid, namespace, name }) => m::News::Claimed(m::Owner {
+                uid: JobUid(bounded("owner's UID", uid)?),
+                namespace: bounded("owner's namespace", namespace)?,
+                name: bounded("owner's name", name)?,
+            }),
+            Wire::Swept(p::Swept { report }) => m::News::Swept(report.map(stored_report).transpose()?),
             Wire::Failed(failure) => m::News::Failed(failure.try_into()?),
             Wire::Released(_) => m::News::Released,
         };
         Ok(Self { target: target(fact.target)?, epoch: epoch(fact.epoch)?, news })
     }
+}
+
+fn stored_report(report: p::StoredReport) -> Result<m::StoredReport, WireError> {
+    let p::StoredReport { url, digest } = report;
+    Ok(m::StoredReport { url: bounded("report url", url)?, digest: bounded("report digest", digest)? })
 }
 
 impl From<m::FromWorker> for p::FromWorker {
@@ -260,6 +275,7 @@ impl From<m::Grant> for p::Grant {
             replaces: grant.replaces.map(Into::into),
             probe: grant.probe,
             resume: grant.resume.map(Into::into),
+            heir_of: grant.heir_of,
         }
     }
 }
@@ -275,6 +291,7 @@ impl TryFrom<p::Grant> for m::Grant {
             replaces: grant.replaces.map(Into::into),
             probe: grant.probe,
             resume: grant.resume.map(Into::into),
+            heir_of: grant.heir_of,
         })
     }
 }
@@ -380,6 +397,7 @@ mod tests {
                 replaces: Some(lease()),
                 probe: true,
                 resume: Some(m::Checkpoint { number: 1, position: 2, digest: 3 }),
+                heir_of: Some(4),
             }],
             revoked: vec![m::Revoked { target: m::Target::Sweep, epoch: lease() }],
             acked_through: Some(0),

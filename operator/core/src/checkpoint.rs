@@ -34,6 +34,9 @@ pub struct Manifest {
     pub position: u64,
     /// The output so far, in order.
     pub segments: Vec<Segment>,
+    /// What the task must know to go on; none where the output so far is the input so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
 }
 
 /// A piece of output in a file that one attempt wrote.
@@ -108,7 +111,7 @@ pub fn digest(bytes: &[u8]) -> u64 {
 }
 
 impl Manifest {
-    /// A manifest of `origin`.
+    /// A manifest of `origin`, whose output so far is its input so far.
     #[must_use]
     pub fn new(origin: Origin<'_>, number: u64, position: u64, segments: Vec<Segment>) -> Self {
         Self {
@@ -120,7 +123,14 @@ impl Manifest {
             number,
             position,
             segments,
+            state: None,
         }
+    }
+
+    /// The same of a task whose output is something else than its input.
+    #[must_use]
+    pub fn with_state(self, state: String) -> Self {
+        Self { state: Some(state), ..self }
     }
 
     /// The bytes to store.
@@ -153,7 +163,7 @@ impl Manifest {
         }
         let segments = manifest.segments.iter().try_fold(0_u64, |sum, segment| sum.checked_add(segment.length));
         match segments {
-            Some(segments) if segments == manifest.position => Ok(manifest),
+            Some(segments) if segments == manifest.position || manifest.state.is_some() => Ok(manifest),
             sum => Err(ManifestError::Length { segments: sum.unwrap_or(u64::MAX), position: manifest.position }),
         }
     }

@@ -24,6 +24,7 @@ pub(crate) fn conditions(known: &Coordinator, now: Now) -> Vec<Condition> {
             let message = format!("{} file(s), {} bytes, {} shards", plan.files, plan.bytes, plan.shards);
             ("Planned", true, "PlanStored", message)
         }
+        None if known.conclusion.is_some() => ("Planned", false, "Ended", "the job ended before it had a plan".into()),
         None if known.workers.is_empty() => {
             ("Planned", false, "WaitingForWorker", "no worker yet to list the input".into())
         }
@@ -32,9 +33,11 @@ pub(crate) fn conditions(known: &Coordinator, now: Now) -> Vec<Condition> {
     let available = workers::available(known);
     let missing = Some(available.3.clone()).filter(|_| !available.1);
     let mut says = vec![planned, available];
-    says.extend(suspended(known));
+    let suspended = suspended(known);
+    let rests = suspended.as_ref().is_some_and(|(_, at_rest, ..)| *at_rest);
+    says.extend(suspended);
     says.extend(match &known.conclusion {
-        None | Some((Verdict::Deleted, _)) => unfinished(waits_for(known), missing),
+        None | Some((Verdict::Deleted, _)) => unfinished(waits_for(known), missing, rests),
         Some((Verdict::Complete, _)) => [
             ("Reconciling", false, "Finished", "nothing is left to do".into()),
             ("Stalled", false, "Finished", String::new()),
@@ -72,12 +75,13 @@ fn suspended(known: &Coordinator) -> Option<Says<'static>> {
     }
 }
 
-/// `missing` is why there are not the workers there should be.
-fn unfinished<'a>(waits_for: NotNow, missing: Option<String>) -> [Says<'a>; 4] {
+/// `missing` is why there are not the workers there should be. A job that rests because it was asked to is as it should be:
+/// whoever waits for it by kstatus waits no longer.
+fn unfinished<'a>(waits_for: NotNow, missing: Option<String>, rests: bool) -> [Says<'a>; 4] {
     let reason = "Unfinished";
     let missing = missing.filter(|_| waits_for == NotNow::NoWorker);
     [
-        ("Reconciling", true, waits_for.reason(), missing.unwrap_or_else(|| waits_for.message().into())),
+        ("Reconciling", !rests, waits_for.reason(), missing.unwrap_or_else(|| waits_for.message().into())),
         ("Stalled", false, reason, String::new()),
         ("Complete", false, reason, String::new()),
         ("Failed", false, reason, String::new()),

@@ -4,14 +4,18 @@
 //! around it, meets this check. What is refused gets a reason and a message that says what to do.
 
 use hyperflow_api::{
-    ids::{JobUid, MAX_SHARDS, ShardIndex},
+    ids::JobUid,
     quantity::Quantity,
-    shardjob::{self, Boundary, ShardJobSpec},
-    workers::VolumeMount,
+    shardjob::ShardJobSpec,
+    task::{self, Algorithm},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{checkpoint::Cadence, retry::RetryPolicy};
+use crate::{checkpoint::Cadence, layout::FOLDER, paths::check_writable, retry::RetryPolicy, source};
+pub use crate::{
+    output::{Named, Output},
+    source::{Cut, Listing, Source},
+};
 
 /// A sound spec.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +26,8 @@ pub struct Job {
     pub task: Task,
     /// Where results go.
     pub output: Option<Output>,
+    /// Where plan, records and report are kept, if it is not `_hyperflow/` in the output: `file:///…/`.
+    records: Option<String>,
     /// Most workers at a time.
     pub parallelism: u32,
     /// Shards at a time in one worker.
@@ -32,69 +38,46 @@ pub struct Job {
     pub cadence: Cadence,
     /// Limit of one worker's reads and writes together.
     pub bytes_per_second: Option<u64>,
-    /// Digest of source, task and output: what may not change once planned (P4).
+    /// Digest of source, task, output and records: what may not change once planned (P4).
     pub frozen: String,
-}
-
-/// What is processed.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Source {
-    /// One file, cut anywhere.
-    File {
-        /// As the user wrote it.
-        url: String,
-        /// Bytes of a shard; the last one is what remains.
-        bytes_per_shard: u64,
-    },
-    /// Whole numbers.
-    Numbers {
-        /// How many shards they make.
-        shards: u32,
-    },
 }
 
 /// What is done to each shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
-    /// Writes the shard's bytes as a result.
-    Copy,
+    /// Writes the shard's bytes as a result, so many times.
+    Copy {
+        /// How many results.
+        copies: u32,
+    },
+    /// Writes the checksums of the shard's files as a result.
+    Checksum(Sum),
     /// Nothing.
     Noop,
 }
 
+/// A checksum of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sum {
+    /// CRC-32C.
+    Crc32c,
+    /// SHA-256.
+    Sha256,
+}
+
 impl Task {
-    /// Digest of the program: a checkpoint of another program is not resumed (P4). Rises when a built-in task changes
-    /// what it writes.
+    /// Digest of the program: a checkpoint of another program is not resumed (P4), and its results are not used again
+    /// (P31). Rises when a built-in task changes what it writes.
     #[must_use]
-    pub fn program(self) -> &'static str {
+    pub fn program(self) -> String {
         match self {
-            Self::Copy => "copy/1",
-            Self::Noop => "noop/1",
+            Self::Copy { copies: 1 } => "copy/1".into(),
+            Self::Copy { copies } => format!("copy/1x{copies}"),
+            Self::Checksum(Sum::Crc32c) => "crc32c/1".into(),
+            Self::Checksum(Sum::Sha256) => "sha256/1".into(),
+            Self::Noop => "noop/1".into(),
         }
     }
-}
-
-/// Where results go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Output {
-    /// `file:///…/`, as the user wrote it.
-    pub url: String,
-    /// The name template, as the user wrote it.
-    pub path: String,
-}
-
-impl Output {
-    /// Name of a shard's result, relative to the output's directory.
-    #[must_use]
-    pub fn name(&self, index: ShardIndex) -> String {
-        self.path.replace("{index}", &format!("{index:06}"))
-    }
-}
-
-/// The path of a `file://` URL, taken literally.
-#[must_use]
-pub fn file_path(url: &str) -> Option<&str> {
-    url.strip_prefix("file://").filter(|path| path.starts_with('/'))
 }
 
 /// A spec that is not sound.
@@ -107,7 +90,7 @@ pub struct Refusal {
     pub message: String,
 }
 
-fn refuse<T>(field: &'static str, message: impl Into<String>) -> Result<T, Refusal> {
+pub(crate) fn refuse<T>(field: &'static str, message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { field, message: message.into() })
 }
 
@@ -118,165 +101,131 @@ impl Job {
     /// With the first field that is not sound.
     pub fn check(spec: &ShardJobSpec) -> Result<Self, Refusal> {
         let mounts = &spec.workers.volume_mounts;
-        let source = check_source(&spec.source, mounts)?;
-        let output = spec.output.as_ref().map(|output| check_output(output, mounts)).transpose()?;
+        let source = source::check(&spec.source, mounts)?;
+        let output = spec.output.as_ref().map(|output| Output::check(output, mounts)).transpose()?;
         let task = check_task(&spec.task, &source, output.as_ref())?;
-        if let (Source::File { url, .. }, Some(output)) = (&source, &output)
-            && file_path(url)
-                .is_some_and(|path| path.starts_with(&format!("{}{}/", output_path(output), crate::layout::FOLDER)))
-        {
-            return refuse(
-                "spec.source.files.url",
-                "must not lie under the output's '_hyperflow/': it is Hyperflow's own",
-            );
+        if let Some(records) = &spec.records {
+            check_writable("spec.records.url", &records.url, mounts)?;
         }
         if let Err(error) = spec.checkpoint.bytes.bytes() {
             return refuse("spec.checkpoint.bytes", error.to_string());
         }
-        Ok(Self {
+        let job = Self {
             frozen: frozen_digest(spec),
             parallelism: u32::try_from(spec.parallelism).unwrap_or(0),
             slots: u32::try_from(spec.workers.slots).unwrap_or(1).max(1),
             retry: RetryPolicy::new(&spec.failure_policy),
             cadence: Cadence::new(&spec.checkpoint),
             bytes_per_second: amount("spec.workers.bytesPerSecond", spec.workers.bytes_per_second.as_ref())?,
+            records: spec.records.as_ref().map(|records| records.url.clone()),
             source,
             task,
             output,
-        })
+        };
+        job.check_places()?;
+        Ok(job)
+    }
+
+    /// Places that must be there, and apart.
+    fn check_places(&self) -> Result<(), Refusal> {
+        if matches!(self.source, Source::Listed(..)) && self.records_folder().is_none() {
+            return refuse("spec.records", "is required without `output`: the plan and the report need a place");
+        }
+        let Source::Listed(Listing::File(url) | Listing::Directory(url, _), cut) = &self.source else { return Ok(()) };
+        let ours = [self.records_folder(), self.commits_folder()];
+        if ours.iter().flatten().any(|folder| url.starts_with(folder.as_str())) {
+            let message =
+                "must not lie under '_hyperflow/' of the output, or under `records`: they are Hyperflow's own";
+            return refuse("spec.source.files.url", message);
+        }
+        let Some(output) = &self.output else { return Ok(()) };
+        if output.url == *url {
+            return refuse("spec.output.url", "must not be the source's `url`: results would be read as input");
+        }
+        if output.names_files() && !cut.is_one_file() {
+            return refuse("spec.output.path", ONE_FILE);
+        }
+        Ok(())
     }
 
     /// Whether a result is a fact in a store (P5), or only said (P10).
     #[must_use]
     pub fn publishes(&self) -> bool {
-        self.output.is_some()
+        self.task != Task::Noop
     }
+
+    /// Directory of plan, records and report: a `file://` URL that ends with '/'. None when nothing is kept.
+    #[must_use]
+    pub fn records_folder(&self) -> Option<String> {
+        self.records.clone().or_else(|| Some(own_folder(self.output.as_ref()?)))
+    }
+
+    /// Directory of commits, staging and checkpoints: in the output, for a commit is a link to its result.
+    #[must_use]
+    pub fn commits_folder(&self) -> Option<String> {
+        self.output.as_ref().map(own_folder).or_else(|| self.records.clone())
+    }
+}
+
+fn own_folder(output: &Output) -> String {
+    format!("{}{FOLDER}/", output.url)
 }
 
 /// Digest of what is frozen by the plan (P4).
 fn frozen_digest(spec: &ShardJobSpec) -> String {
     // Field order in these types is fixed, so equal specs give equal bytes; a value that cannot be written is no spec.
-    let bytes = serde_json::to_vec(&(&spec.source, &spec.task, &spec.output)).unwrap_or_default();
+    let bytes = serde_json::to_vec(&(&spec.source, &spec.task, &spec.output, &spec.records)).unwrap_or_default();
     format!("blake3:{}", &blake3::hash(&bytes).to_hex().as_str()[..32])
 }
 
-fn check_source(source: &shardjob::Source, mounts: &[VolumeMount]) -> Result<Source, Refusal> {
-    match (&source.files, &source.numbers) {
-        (Some(files), None) => check_files(files, mounts),
-        (None, Some(numbers)) => check_numbers(numbers),
-        _ => refuse("spec.source", "must set exactly one of `files` and `numbers`"),
-    }
-}
+const ONE_FILE: &str =
+    "{dir}, {name}, {stem} and {ext} need one file per shard: `source.files.boundary` 'File' and `filesPerShard` 1";
 
-fn check_files(files: &shardjob::Files, mounts: &[VolumeMount]) -> Result<Source, Refusal> {
-    const URL: &str = "spec.source.files.url";
-    const BYTES: &str = "spec.source.files.bytesPerShard";
-    check_url(URL, &files.url)?;
-    if files.url.ends_with('/') {
-        return refuse(URL, "must name one file: it may not end with '/'");
+fn check_task(task: &task::Task, source: &Source, output: Option<&Output>) -> Result<Task, Refusal> {
+    const TASK: &str = "spec.task";
+    let files = match source {
+        Source::Listed(_, cut) => Some(cut).filter(|cut| !matches!(cut, Cut::Items { .. })),
+        Source::Counted { .. } => None,
+    };
+    if output.is_some_and(|output| output.names_files() && !files.is_some_and(Cut::is_one_file)) {
+        return refuse("spec.output.path", ONE_FILE);
     }
-    if !mounts.iter().any(|mount| is_under(&files.url, mount)) {
+    let copies = task.copy.as_ref().map_or(1, |copy| copy.copies);
+    if output.is_some_and(|output| output.names_copies() != (copies > 1)) {
         return refuse(
-            URL,
-            format!("'{}' must lie under the `mountPath` of an entry in `workers.volumeMounts`", files.url),
+            "spec.output.path",
+            "must contain {copy} when `task.copy.copies` is greater than 1, and may not contain it otherwise",
         );
     }
-    if files.boundary == Boundary::Unknown {
-        return refuse("spec.source.files.boundary", "is not known to this version of the operator; use 'Byte'");
-    }
-    let Some(bytes_per_shard) = amount(BYTES, files.bytes_per_shard.as_ref())? else {
-        return refuse(BYTES, "is required when `boundary` is 'Byte': say how large a shard is, for example 64Mi");
-    };
-    if !(4 << 10..=5 << 40).contains(&bytes_per_shard) {
-        return refuse(BYTES, "must be between 4Ki and 5Ti");
-    }
-    Ok(Source::File { url: files.url.clone(), bytes_per_shard })
-}
-
-fn check_numbers(numbers: &shardjob::Numbers) -> Result<Source, Refusal> {
-    const FIELD: &str = "spec.source.numbers";
-    let (Ok(count), Ok(per_shard @ 1..)) = (u64::try_from(numbers.count), u64::try_from(numbers.numbers_per_shard))
-    else {
-        return refuse(FIELD, "`count` must be 0 or more and `numbersPerShard` 1 or more");
-    };
-    match u32::try_from(count.div_ceil(per_shard)) {
-        Ok(shards) if shards <= MAX_SHARDS => Ok(Source::Numbers { shards }),
-        _ => refuse(FIELD, format!("makes more than {MAX_SHARDS} shards; raise `numbersPerShard`")),
-    }
-}
-
-fn check_output(output: &shardjob::Output, mounts: &[VolumeMount]) -> Result<Output, Refusal> {
-    const URL: &str = "spec.output.url";
-    const PATH: &str = "spec.output.path";
-    check_url(URL, &output.url)?;
-    if !output.url.ends_with('/') {
-        return refuse(URL, "must end with '/': it names a directory");
-    }
-    if !mounts.iter().any(|mount| is_under(&output.url, mount) && mount.read_only != Some(true)) {
-        let message = "must lie under the `mountPath` of an entry in `workers.volumeMounts` that is not `readOnly`";
-        return refuse(URL, format!("'{}' {message}", output.url));
-    }
-    if output.path.starts_with('/') || has_parent_segment(&output.path) {
-        return refuse(PATH, "must be relative and must not contain a '..' segment");
-    }
-    if output.path.replace("{index}", "").contains(['{', '}']) {
-        return refuse(PATH, "has an unknown placeholder; use {index}");
-    }
-    if !output.path.contains("{index}") {
-        return refuse(PATH, "must contain {index}, or every shard would have the same name");
-    }
-    if output.path.contains('\0') {
-        return refuse(PATH, "must not contain a NUL character");
-    }
-    if output.path.split('/').any(|part| part.is_empty() || part == "." || part == crate::layout::FOLDER) {
-        return refuse(PATH, "must be a plain relative path: no empty part, no '.', and not under '_hyperflow/'");
-    }
-    Ok(Output { url: output.url.clone(), path: output.path.clone() })
-}
-
-fn check_task(task: &shardjob::Task, source: &Source, output: Option<&Output>) -> Result<Task, Refusal> {
-    match (&task.copy, &task.noop, source, output) {
-        (Some(_), None, Source::File { .. }, Some(_)) => Ok(Task::Copy),
-        (Some(_), None, _, None) => refuse("spec.output", "`output` is required by `task.copy`"),
-        (Some(_), None, _, _) => refuse("spec.task", "`task.copy` needs `source.files`"),
-        (None, Some(_), Source::Numbers { .. }, None) => Ok(Task::Noop),
-        (None, Some(_), _, _) => {
-            refuse("spec.task", "`task.noop` takes `source.numbers` and publishes nothing: remove `output`")
-        }
-        _ => refuse("spec.task", "must set exactly one of `copy` and `noop`; write one without fields as 'noop: {}'"),
+    match (&task.copy, &task.checksum, &task.noop) {
+        (Some(_), None, None) if output.is_none() => refuse("spec.output", "`output` is required by `task.copy`"),
+        (Some(_), None, None) if files.is_none() => refuse(TASK, "`task.copy` needs `source.files`"),
+        (Some(_), None, None) => match u32::try_from(copies) {
+            Ok(copies @ 1..=8) => Ok(Task::Copy { copies }),
+            _ => refuse("spec.task.copy.copies", "must be between 1 and 8"),
+        },
+        (None, Some(checksum), None) => match (checksum.algorithm, files) {
+            (Algorithm::Unknown, _) => refuse(
+                "spec.task.checksum.algorithm",
+                "is not known to this version of the operator; use 'CRC32C' or 'SHA256'",
+            ),
+            (Algorithm::CRC32C, Some(Cut::Files { .. })) => Ok(Task::Checksum(Sum::Crc32c)),
+            (Algorithm::SHA256, Some(Cut::Files { .. })) => Ok(Task::Checksum(Sum::Sha256)),
+            _ => refuse(
+                TASK,
+                "`task.checksum` needs `source.files` with `boundary` 'File': a checksum is that of a whole file",
+            ),
+        },
+        (None, None, Some(_)) if output.is_none() => Ok(Task::Noop),
+        (None, None, Some(_)) => refuse(TASK, "`task.noop` publishes nothing: remove `output`"),
+        _ => refuse(
+            TASK,
+            "must set exactly one of `copy`, `checksum` and `noop`; write one without fields as 'noop: {}'",
+        ),
     }
 }
 
-fn check_url(field: &'static str, url: &str) -> Result<(), Refusal> {
-    let Some(path) = file_path(url) else { return refuse(field, "must start with 'file:///'") };
-    if has_parent_segment(path) {
-        return refuse(field, "must not contain a '..' segment");
-    }
-    if path.contains('\0') {
-        return refuse(field, "must not contain a NUL character");
-    }
-    // Two spellings of one path would hide what lies under `_hyperflow/`, or in the job's own output.
-    let plain = path.strip_suffix('/').unwrap_or(path).split('/').skip(1);
-    if plain.into_iter().any(|part| part.is_empty() || part == ".") {
-        return refuse(field, "must be a plain path: no empty part and no '.'");
-    }
-    Ok(())
-}
-
-fn has_parent_segment(path: &str) -> bool {
-    path.split('/').any(|segment| segment == "..")
-}
-
-fn is_under(url: &str, mount: &VolumeMount) -> bool {
-    let below = |path: &str| path.strip_prefix(&mount.mount_path).is_some_and(|rest| rest.starts_with('/'));
-    mount.mount_path.starts_with('/') && file_path(url).is_some_and(below)
-}
-
-fn output_path(output: &Output) -> &str {
-    file_path(&output.url).unwrap_or_default()
-}
-
-fn amount(field: &'static str, quantity: Option<&Quantity>) -> Result<Option<u64>, Refusal> {
+pub(crate) fn amount(field: &'static str, quantity: Option<&Quantity>) -> Result<Option<u64>, Refusal> {
     match quantity.map(Quantity::bytes) {
         None => Ok(None),
         Some(Ok(bytes)) if bytes > 0 => Ok(Some(bytes)),
@@ -323,23 +272,39 @@ mod tests {
     #[test]
     fn a_sound_spec_is_taken_with_its_defaults() {
         let job = check(copy_job()).unwrap();
-        assert_eq!(job.source, Source::File { url: "file:///data/in/huge.tar".into(), bytes_per_shard: 64 << 20 });
+        let listing = Listing::File("file:///data/in/huge.tar".into());
+        assert_eq!(job.source, Source::Listed(listing, Cut::Bytes { bytes: 64 << 20 }));
+        assert_eq!(job.task, Task::Copy { copies: 1 });
+        assert_eq!(job.records_folder().unwrap(), "file:///data/out/_hyperflow/");
         assert_eq!((job.parallelism, job.slots, job.bytes_per_second), (1, 1, None));
-        assert_eq!(job.output.unwrap().name(17), "part-000017");
+        assert_eq!(job.output.unwrap().name(Named { index: 17, ..Named::default() }), "part-000017");
         let numbers = check(json!({"source": {"numbers": {"count": 5, "numbersPerShard": 2}}, "task": {"noop": {}}}));
-        assert_eq!(numbers.unwrap().source, Source::Numbers { shards: 3 });
+        assert_eq!(numbers.unwrap().source, Source::Counted { shards: 3 });
     }
 
     #[test]
     fn what_is_not_sound_is_refused_by_field() {
-        let cases: [(&str, Value, &str); 22] = [
+        let cases: [(&str, Value, &str); 35] = [
             ("/source", json!({}), "spec.source"),
             ("/source/numbers", json!({"count": 1}), "spec.source"),
             ("/source/files/url", json!("s3://b/x"), "spec.source.files.url"),
             ("/source/files/url", json!("file:///data/../etc/passwd"), "spec.source.files.url"),
             ("/source/files/url", json!("file:///mnt/x"), "spec.source.files.url"),
             ("/source/files/url", json!("file:///database/x"), "spec.source.files.url"),
-            ("/source/files/url", json!("file:///data/in/"), "spec.source.files.url"),
+            ("/source/files/include", json!(["*.tar"]), "spec.source.files.url"),
+            ("/source/files/include", json!(["a["]), "spec.source.files.include"),
+            ("/source/files/manifest", json!({"url": "file:///data/list"}), "spec.source.files"),
+            ("/source/files/recordPrefix", json!(">"), "spec.source.files.recordPrefix"),
+            ("/source/files/filesPerShard", json!(2), "spec.source.files.filesPerShard"),
+            ("/source/items", json!({"values": ["a"]}), "spec.source"),
+            ("/source", json!({"items": {"values": ["a"]}}), "spec.task"),
+            ("/task", json!({"checksum": {}}), "spec.task"),
+            ("/task", json!({"copy": {"copies": 3}}), "spec.output.path"),
+            ("/task", json!({"copy": {"copies": 9}}), "spec.output.path"),
+            ("/output/path", json!("{copy}/{index}"), "spec.output.path"),
+            ("/output/path", json!("{dir}{name}"), "spec.output.path"),
+            ("/output/path", json!("x{dir}{index}"), "spec.output.path"),
+            ("/records", json!({"url": "file:///data/out"}), "spec.records.url"),
             ("/source/files/url", json!("file:///data/out/_hyperflow/x"), "spec.source.files.url"),
             ("/source/files/url", json!("file:///data/out//_hyperflow/x"), "spec.source.files.url"),
             ("/source/files/url", json!("file:///data/./out/_hyperflow/x"), "spec.source.files.url"),

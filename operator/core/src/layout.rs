@@ -1,13 +1,20 @@
-//! Where everything lies in the output store: names only. All of ours is under `_hyperflow/` beside the results.
+//! Where everything of ours lies: names only, relative to two folders that may be one. Commits are links to results, so
+//! they lie beside them, under `{output}/_hyperflow/`; plan, records and report lie under `records`, by default the same.
 //!
 //! ```text
-//! {output}/part-000017                                        a result, linked from pub/17
-//! {output}/_hyperflow/claims/{digest of the name template}    which job owns the names (P8)
-//! {output}/_hyperflow/{job uid}/plan                          the frozen plan
-//!                              /pub/17                        the commit of shard 17 (P5)
-//!                              /stage/17/{epoch}-{worker}     an attempt's own segment (P3)
-//!                              /ckpt/17/{n}-{epoch}-{worker}.{digest}
-//!                              /records/{worker}.jsonl        what each worker published (P9)
+//! {output}/part-000017                       a result, linked from pub/17
+//!
+//! beside results
+//! claims/{digest of the name template}       which job owns the names (P8); its successors beside it (P31)
+//! {job uid}/pub/17                           the commit of shard 17 (P5)
+//!          /pub/17.{epoch}-{worker}/1        of several files: the files, which the commit names
+//!          /stage/17/{epoch}-{worker}        an attempt's own segment (P3)
+//!          /ckpt/17/{n}-{epoch}-{worker}.{digest}
+//!
+//! under records
+//! {job uid}/plan                             the frozen plan
+//!          /records/{worker}.jsonl           what each worker published (P9)
+//!          /report.jsonl                     the same for people, shard by shard
 //! ```
 
 use hyperflow_api::ids::{Epoch, JobUid, ShardIndex, WorkerId};
@@ -15,7 +22,10 @@ use hyperflow_api::ids::{Epoch, JobUid, ShardIndex, WorkerId};
 /// The folder of ours in an output directory; never listed as input.
 pub const FOLDER: &str = "_hyperflow";
 
-/// Paths of one job, relative to its output directory.
+/// The folder of claims in it.
+pub const CLAIMS: &str = "claims";
+
+/// Paths of one job, relative to the folder that they are listed under.
 #[derive(Clone, Debug)]
 pub struct Layout {
     root: String,
@@ -25,7 +35,7 @@ impl Layout {
     /// Paths of `job`.
     #[must_use]
     pub fn new(job: &JobUid) -> Self {
-        Self { root: format!("{FOLDER}/{job}") }
+        Self { root: job.to_string() }
     }
 
     /// The job's own folder.
@@ -38,7 +48,13 @@ impl Layout {
     #[must_use]
     pub fn claim(path: &str) -> String {
         let digest = blake3::hash(path.as_bytes()).to_hex();
-        format!("{FOLDER}/claims/{}", &digest.as_str()[..32])
+        format!("{CLAIMS}/{}", &digest.as_str()[..32])
+    }
+
+    /// Who comes after the owner `uid` of a claim (P31): whoever creates it.
+    #[must_use]
+    pub fn successor(path: &str, uid: &JobUid) -> String {
+        format!("{}.after-{uid}", Self::claim(path))
     }
 
     /// The frozen plan.
@@ -51,6 +67,13 @@ impl Layout {
     #[must_use]
     pub fn commit(&self, index: ShardIndex) -> String {
         format!("{}/pub/{index}", self.root)
+    }
+
+    /// Folder of the files that an attempt commits as the results of one shard, before one of them is the commit. Private
+    /// to the attempt (P3).
+    #[must_use]
+    pub fn commit_folder(&self, index: ShardIndex, epoch: Epoch, worker: &WorkerId) -> String {
+        format!("{}/pub/{index}.{epoch}-{worker}", self.root)
     }
 
     /// Folder of a shard's segments.
@@ -87,6 +110,12 @@ impl Layout {
     #[must_use]
     pub fn is_checkpoint(name: &str, number: u64, digest: u64) -> bool {
         name.starts_with(&format!("{number}-")) && name.ends_with(&format!(".{digest:016x}"))
+    }
+
+    /// The report.
+    #[must_use]
+    pub fn report(&self) -> String {
+        format!("{}/report.jsonl", self.root)
     }
 
     /// Folder of all workers' records.

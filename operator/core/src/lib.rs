@@ -4,8 +4,12 @@
 //! | question | file |
 //! | --- | --- |
 //! | is this spec sound | [`job`] |
-//! | what is in shard 17, and what is its result called | [`plan`] |
+//! | what is input, and what is it cut into | [`source`], [`selection`], [`cutter`], [`boundary`] |
+//! | what is in shard 17 | [`plan`] |
+//! | what is its result called | [`output`] |
+//! | what may a path be | [`paths`] |
 //! | where does anything lie in the output store | [`layout`] |
+//! | whose are the names of results | [`claim`] |
 //! | which state is a shard in, who holds it | [`shards`], with its [`history`] |
 //! | who gets which shard next | [`coordinator`], `leasing.rs` |
 //! | why is nothing leased just now | [`reasons`] |
@@ -25,11 +29,14 @@
 //!
 //! Rules are cited by their number in the protocol: P1 to P31, listed in `ARCHITECTURE.md`.
 
+pub mod boundary;
 pub mod causes;
 pub mod checkpoint;
+pub mod claim;
 pub mod clock;
 mod conditions;
 pub mod coordinator;
+pub mod cutter;
 pub mod estimate;
 pub mod expiry;
 pub mod history;
@@ -37,14 +44,18 @@ pub mod invariants;
 pub mod job;
 pub mod layout;
 pub mod ledger;
+pub mod output;
 pub mod pacing;
+pub mod paths;
 pub mod plan;
 pub mod publish;
 pub mod ranges;
 pub mod reasons;
 pub mod recovery;
 pub mod retry;
+pub mod selection;
 pub mod shards;
+pub mod source;
 pub mod status;
 pub mod worker;
 

@@ -27,6 +27,8 @@ pub enum NotNow {
     SuspectsApart,
     /// A worker lists the input.
     Planning,
+    /// The names of the results belong to another job: is it gone (P31)?
+    OwnerUnknown,
     /// Planning failed, and waits for its next attempt.
     PlanBackingOff,
     /// Every shard that is left is leased.
@@ -60,6 +62,7 @@ impl NotNow {
             Self::SlotsFull | Self::AllLeased | Self::LeftToFaster | Self::SuspectsApart => "Running",
             Self::NodesUnfit => "WaitingForNode",
             Self::Planning => "Planning",
+            Self::OwnerUnknown => "FindingOwner",
             Self::PlanBackingOff | Self::BackingOff => "BackingOff",
             Self::OutputFull => OUTPUT_FULL,
             Self::ClaimsStand => "WaitingForClaims",
@@ -83,6 +86,7 @@ impl NotNow {
             Self::NodesUnfit => "every worker is on a node that is cordoned, not ready, under pressure or failing",
             Self::SuspectsApart => "shards that may have killed a worker run one to a worker",
             Self::Planning => "a worker lists the input",
+            Self::OwnerUnknown => "the output belongs to another ShardJob, which is looked for",
             Self::PlanBackingOff => "listing the input failed and is tried again soon",
             Self::BackingOff => "shards wait for their next attempt after failures",
             Self::OutputFull => {

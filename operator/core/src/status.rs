@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use hyperflow_api::{
     JOB_UID_LABEL, ShardJobStatus,
     ids::{MAX_SHARDS, ShardIndex},
-    message::Planned,
-    status::{Display, FailureSample, PlanStatus, Recovery, ShardCounts, WorkerCounts},
+    message::{Planned, StoredReport},
+    status::{Display, FailureSample, PlanStatus, Recovery, ReportStatus, ShardCounts, WorkerCounts},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
@@ -165,6 +165,7 @@ pub(crate) fn snapshot(known: &Coordinator, now: Now, reserved: ShardIndex) -> S
             selector: format!("{JOB_UID_LABEL}={}", known.seen.uid),
         }),
         failures: known.failures.clone(),
+        report: known.report.as_ref().map(report).or_else(|| old.report.clone()),
         recovery: Some(notes(known, now, reserved)),
     };
     // An estimate is no reason to write.
@@ -184,6 +185,10 @@ fn with_forecast(known: &Coordinator, now: Now, status: ShardJobStatus) -> Shard
         throughput: forecast.map(|forecast| forecast.throughput),
         ..status
     }
+}
+
+fn report(report: &StoredReport) -> ReportStatus {
+    ReportStatus { url: report.url.clone(), digest: report.digest.clone() }
 }
 
 fn notes(known: &Coordinator, now: Now, reserved: ShardIndex) -> Recovery {

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use hyperflow_api::{ShardJobSpec, ids::MAX_SHARDS};
 use hyperflow_core::{
-    job::{Job, Source, file_path},
+    job::{Cut, Job, Listing, Named, Source},
     layout::FOLDER,
+    paths::{file_path, is_plain},
 };
 
 /// A spec as JSON.
@@ -32,19 +33,43 @@ pub fn check(spec: &ShardJobSpec) {
     assert!(job.slots > 0 && job.cadence.millis > 0 && job.cadence.bytes > 0 && job.retry.max_attempts > 0);
     assert!(job.bytes_per_second != Some(0));
     match &job.source {
-        Source::Numbers { shards } => assert!(*shards <= MAX_SHARDS),
-        Source::File { url, bytes_per_shard } => {
-            assert!((4 << 10..=5 << 40).contains(bytes_per_shard));
-            let path = file_path(url).expect("a file has a path");
-            assert!(!path.split('/').any(|part| part == "..") && !path.ends_with('/'), "{path}");
+        Source::Counted { shards } => assert!(*shards <= MAX_SHARDS),
+        Source::Listed(listing, cut) => {
+            check_listing(listing);
+            check_cut(cut);
+            assert!(job.records_folder().is_some_and(|folder| folder.ends_with('/')), "the plan has no place");
         }
     }
     let Some(output) = &job.output else { return };
     assert!(job.publishes() && output.url.ends_with('/'));
-    let names: BTreeSet<String> = [0, 1, 17, MAX_SHARDS - 1].map(|index| output.name(index)).into();
+    let name = |index: u32| {
+        let (id, file) = (format!("{index:016x}"), format!("a/b/{index}.x"));
+        output.name(Named { index, id: &id, file: &file, copy: 1 })
+    };
+    let names: BTreeSet<String> = [0, 1, 17, MAX_SHARDS - 1].map(name).into();
     assert_eq!(names.len(), 4, "two shards have one name: {names:?}");
     for name in names {
         let stays = |part: &str| !["", ".", "..", FOLDER].contains(&part);
         assert!(name.split('/').all(stays), "'{name}' leaves its directory, or is in ours");
+    }
+}
+
+fn check_listing(listing: &Listing) {
+    let (url, directory) = match listing {
+        Listing::File(url) | Listing::Manifest(url) => (url, false),
+        Listing::Directory(url, _) => (url, true),
+        Listing::ConfigMap { .. } => return,
+    };
+    let path = file_path(url).expect("a file has a path");
+    assert_eq!(path.ends_with('/'), directory, "{path}");
+    assert!(is_plain(path.trim_matches('/')), "{path}");
+}
+
+fn check_cut(cut: &Cut) {
+    match cut {
+        Cut::Bytes { bytes } | Cut::Lines { bytes, .. } | Cut::Files { bytes: Some(bytes), .. } => {
+            assert!((4 << 10..=5 << 40).contains(bytes));
+        }
+        Cut::Files { files, bytes: None } | Cut::Items { items: files } => assert!(*files > 0),
     }
 }

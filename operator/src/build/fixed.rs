@@ -1,12 +1,12 @@
 //! What is so in every worker pod: its proof of identity, Pod Security `restricted`, and what holds where the user says
 //! nothing.
 
-use hyperflow_api::{JOB_UID_LABEL, ids::JobUid, workers::SecurityContext as Account};
+use hyperflow_api::{JOB_UID_LABEL, ids::JobUid, source::ConfigMapKeyRef, workers::SecurityContext as Account};
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, ConfigMapProjection, HTTPGetAction, KeyToPath, PodSecurityContext, Probe, ProjectedVolumeSource,
-        SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Toleration, TopologySpreadConstraint, Volume,
-        VolumeProjection,
+        Capabilities, ConfigMapProjection, ConfigMapVolumeSource, EmptyDirVolumeSource, HTTPGetAction, KeyToPath,
+        PodSecurityContext, Probe, ProjectedVolumeSource, SeccompProfile, SecurityContext,
+        ServiceAccountTokenProjection, Toleration, TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
     },
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
@@ -17,7 +17,14 @@ use crate::identity;
 /// Where a worker finds its token and the certificate of the operator's authority.
 pub const SESSION: &str = "/hyperflow/session";
 /// The volume with both.
-pub const SESSION_VOLUME: &str = "hyperflow-session";
+const SESSION_VOLUME: &str = "hyperflow-session";
+/// Where a worker may write what it needs for a while: plans before they are stored, lists while they are sorted.
+pub const SCRATCH: &str = "/hyperflow/scratch";
+const SCRATCH_VOLUME: &str = "hyperflow-scratch";
+/// Where the list of the input is mounted, if it is a key of a ConfigMap; the worker looks for it there.
+const MANIFEST: &str = "/hyperflow/manifest";
+const MANIFEST_VOLUME: &str = "hyperflow-manifest";
+const MANIFEST_FILE: &str = "list";
 /// Name of the certificate, in the ConfigMap and in the volume.
 pub const CA_FILE: &str = "ca.crt";
 /// Name of the port with probes and metrics.
@@ -42,8 +49,35 @@ pub fn probe(path: &str) -> Probe {
     }
 }
 
+/// Volumes of ours.
+pub fn volumes(owner: &Owner<'_>) -> Vec<Volume> {
+    let empty_dir = Some(EmptyDirVolumeSource::default());
+    let scratch = Volume { name: SCRATCH_VOLUME.into(), empty_dir, ..Volume::default() };
+    [session_volume(owner), scratch].into_iter().chain(owner.manifest.map(manifest_volume)).collect()
+}
+
+/// Where they are mounted.
+pub fn mounts(owner: &Owner<'_>) -> Vec<VolumeMount> {
+    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
+        name: name.into(),
+        mount_path: path.into(),
+        read_only: Some(read_only),
+        ..VolumeMount::default()
+    };
+    let manifest = owner.manifest.map(|_| mount(MANIFEST_VOLUME, MANIFEST, true));
+    let ours = [mount(SESSION_VOLUME, SESSION, true), mount(SCRATCH_VOLUME, SCRATCH, false)];
+    ours.into_iter().chain(manifest).collect()
+}
+
+/// Optional, so that a worker starts without it and can say what is missing.
+fn manifest_volume(manifest: &ConfigMapKeyRef) -> Volume {
+    let items = Some(vec![KeyToPath { key: manifest.key.clone(), mode: None, path: MANIFEST_FILE.into() }]);
+    let source = ConfigMapVolumeSource { default_mode: None, items, name: manifest.name.clone(), optional: Some(true) };
+    Volume { name: MANIFEST_VOLUME.into(), config_map: Some(source), ..Volume::default() }
+}
+
 /// The token by which the pod proves what it is, and the certificate by which it knows the operator.
-pub fn session_volume(owner: &Owner<'_>) -> Volume {
+fn session_volume(owner: &Owner<'_>) -> Volume {
     let token = VolumeProjection {
         service_account_token: Some(ServiceAccountTokenProjection {
             audience: Some(identity::audience(owner.uid)),

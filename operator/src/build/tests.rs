@@ -13,7 +13,7 @@ fn settings() -> Settings {
 fn built(workers: Value) -> Value {
     let workers: Workers = serde_json::from_value(workers).unwrap();
     let uid = JobUid("job-1".into());
-    let owner = Owner { name: "copy", namespace: "team-a", uid: &uid, workers: &workers };
+    let owner = Owner { name: "copy", namespace: "team-a", uid: &uid, workers: &workers, manifest: None };
     serde_json::to_value(pod(&owner, "copy-w0", &settings())).unwrap()
 }
 
@@ -70,6 +70,7 @@ fn a_worker_is_told_where_the_operator_is_and_who_it_is() {
             {"name": "HYPERFLOW_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
             {"name": "HYPERFLOW_SLOTS", "value": "3"},
             {"name": "HYPERFLOW_HTTP", "value": "0.0.0.0:8080"},
+            {"name": "TMPDIR", "value": "/hyperflow/scratch"},
         ])
     );
     assert_eq!(container["image"], "w:1");
@@ -80,8 +81,25 @@ fn a_worker_is_told_where_the_operator_is_and_who_it_is() {
         json!([{"name": "hyperflow-session", "projected": {"sources": [
             {"serviceAccountToken": {"audience": "hyperflow.dev/job-1", "expirationSeconds": 600, "path": "token"}},
             {"configMap": {"name": "copy-hyperflow-ca", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-        ]}}])
+        ]}}, {"name": "hyperflow-scratch", "emptyDir": {}}])
     );
+}
+
+#[test]
+fn a_list_in_a_config_map_is_mounted_but_not_waited_for() {
+    let source = json!({"items": {"manifest": {"configMapKeyRef": {"name": "regions", "key": "list.txt"}}}});
+    let source: Source = serde_json::from_value(source).unwrap();
+    let (workers, uid) = (Workers::default(), JobUid("job-1".into()));
+    let owner = Owner { name: "copy", namespace: "n", uid: &uid, workers: &workers, manifest: manifest(&source) };
+    let pod = serde_json::to_value(pod(&owner, "copy-w0", &settings())).unwrap();
+    assert_eq!(
+        pod["spec"]["volumes"][2],
+        json!({"name": "hyperflow-manifest", "configMap": {
+            "name": "regions", "items": [{"key": "list.txt", "path": "list"}], "optional": true
+        }})
+    );
+    let mounts = &pod["spec"]["containers"][0]["volumeMounts"];
+    assert_eq!(mounts[2], json!({"name": "hyperflow-manifest", "mountPath": "/hyperflow/manifest", "readOnly": true}));
 }
 
 #[test]
@@ -147,7 +165,7 @@ fn workers_spread_over_nodes_unless_the_user_says_otherwise() {
 fn the_authority_goes_with_the_job_but_is_not_controlled_by_it() {
     let workers = Workers::default();
     let uid = JobUid("job-1".into());
-    let owner = Owner { name: "copy", namespace: "team-a", uid: &uid, workers: &workers };
+    let owner = Owner { name: "copy", namespace: "team-a", uid: &uid, workers: &workers, manifest: None };
     let map = serde_json::to_value(ca_config_map(&owner, "PEM")).unwrap();
     assert_eq!(map["metadata"]["name"], "copy-hyperflow-ca");
     assert_eq!(map["data"], json!({"ca.crt": "PEM"}));
@@ -169,7 +187,7 @@ fn a_pod_says_what_it_was_made_of() {
 fn a_job_with_the_longest_name_has_objects_that_the_api_server_takes() {
     let (workers, uid) = (Workers::default(), JobUid("5b1e0c44-1f0e-4a5e-9b34-2f64d2a4f0f1".into()));
     let name = "x".repeat(52);
-    let owner = Owner { name: &name, namespace: "team-a", uid: &uid, workers: &workers };
+    let owner = Owner { name: &name, namespace: "team-a", uid: &uid, workers: &workers, manifest: None };
     // A pod's name is the job's, a hyphen and eight letters; it is its host name too, which has 63 at most.
     let pod = serde_json::to_value(pod(&owner, &format!("{name}-abcdefgh"), &settings())).unwrap();
     assert!(pod["metadata"]["name"].as_str().unwrap().len() <= 63);
@@ -183,7 +201,7 @@ fn a_job_with_the_longest_name_has_objects_that_the_api_server_takes() {
 fn a_job_made_anew_under_the_same_name_has_objects_of_its_own() {
     let workers = Workers::default();
     let [old, new] = ["old", "new"].map(|uid| JobUid(uid.into()));
-    let of = |uid| Owner { name: "copy", namespace: "team-a", uid, workers: &workers };
+    let of = |uid| Owner { name: "copy", namespace: "team-a", uid, workers: &workers, manifest: None };
     let [first, second] = [&old, &new].map(|uid| pod(&of(uid), "copy-abcdefgh", &settings()));
     assert!(crate::observe::belongs(&first, &old) && !crate::observe::belongs(&first, &new));
     assert!(crate::observe::belongs(&second, &new) && !crate::observe::belongs(&second, &old));

@@ -12,7 +12,7 @@ use std::{
 };
 
 use hyperflow_api::message::FailureClass;
-use hyperflow_core::{job::file_path, layout::FOLDER};
+use hyperflow_core::{layout::FOLDER, paths::file_path};
 
 use super::{
     Found,

@@ -162,8 +162,15 @@ async fn terminate(volume: &Volume, planned: PlanRef, mut begun: impl FnMut() ->
     let (folder, brief) = (tempfile::tempdir().unwrap(), volume.brief());
     let mut running = run(folder.path(), &brief).await;
     let mut line = running.call().await.welcome(&brief).await;
-    let grant =
-        Grant { target: Target::Shard(0), epoch: epoch(9), attempt: 1, replaces: None, probe: false, resume: None };
+    let grant = Grant {
+        target: Target::Shard(0),
+        epoch: epoch(9),
+        attempt: 1,
+        replaces: None,
+        probe: false,
+        resume: None,
+        heir_of: None,
+    };
     line.order(Orders { plan: Some(planned), grants: vec![grant], ..Orders::default() }).await;
     let waiting = async {
         while !begun() {
@@ -218,7 +225,8 @@ async fn a_worker_does_not_wait_for_a_store_that_hangs() {
     let _alone = ALONE.lock().await;
     let volume = Volume::new(&noise(MIB), "1Mi");
     let planned = planned(&volume);
-    let file = volume.own("plan");
+    let claims = volume.path("out/_hyperflow/claims");
+    let file = claims.join(&super::names(&claims)[0]);
     fs::remove_file(&file).unwrap();
     // Who opens it waits for a writer, as it would for a disk.
     mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();

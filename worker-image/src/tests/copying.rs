@@ -12,14 +12,14 @@ use hyperflow_core::worker::{Event, Stop};
 use serde_json::json;
 
 use super::{MIB, Started, Volume, names, noise, refused, run, start, sweep};
-use crate::{copy, fault::Fault, work::Work};
+use crate::{fault::Fault, shard, work::Work};
 
 /// Runs shard 0 until it has so many checkpoints, then orders a stop; returns the last checkpoint.
 fn interrupt(work: &Work, sequence: u64, checkpoints: usize, how: Stop, resume: Option<Checkpoint>) -> Checkpoint {
     let Started { attempt, stop, mut reports } = start(Target::Shard(0), sequence, resume);
     let mut last = None;
     thread::scope(|scope| {
-        let copy = scope.spawn(move || copy::run(work, &attempt, 0));
+        let copy = scope.spawn(move || shard::run(work, &attempt, 0));
         let mut seen = 0;
         while let Some(event) = reports.blocking_recv() {
             if let Event::Checkpointed { checkpoint, .. } = event {
@@ -189,7 +189,7 @@ fn input_that_changes_is_noticed_before_and_while_it_is_read() {
     let Started { attempt, mut reports, .. } = start(Target::Shard(0), 10, None);
     thread::scope(|scope| {
         let work = &work;
-        let copy = scope.spawn(move || copy::run(work, &attempt, 0));
+        let copy = scope.spawn(move || shard::run(work, &attempt, 0));
         while !matches!(reports.blocking_recv(), Some(Event::Checkpointed { .. })) {}
         OpenOptions::new().write(true).open(volume.path("in/data")).unwrap().set_len(100).unwrap();
         let failure = refused(copy.join().unwrap());
@@ -221,9 +221,9 @@ fn after_the_sweep_results_and_records_stay_and_a_late_attempt_finds_them() {
     for index in 0..2 {
         run(&work, index, 10 + u64::from(index), None).unwrap();
     }
-    sweep(&work).unwrap();
-    sweep(&work).unwrap();
-    assert_eq!(names(&volume.own("")), ["plan", "pub", "records"]);
+    let report = sweep(&work).unwrap().unwrap();
+    assert_eq!(sweep(&work).unwrap().unwrap(), report, "it is made once");
+    assert_eq!(names(&volume.own("")), ["plan", "pub", "records", "report.jsonl"]);
     assert_eq!(names(&volume.path("out")), ["_hyperflow", "part-000000", "part-000001"]);
     assert!(run(&volume.planned(2), 1, 20, None).unwrap().found);
 }
@@ -236,7 +236,7 @@ fn after_a_sweep_nothing_is_made_again_and_what_was_not_committed_fails() {
     let Started { attempt, mut reports, .. } = start(Target::Shard(0), 11, None);
     thread::scope(|scope| {
         let work = &work;
-        let copy = scope.spawn(move || copy::run(work, &attempt, 0));
+        let copy = scope.spawn(move || shard::run(work, &attempt, 0));
         while !matches!(reports.blocking_recv(), Some(Event::Checkpointed { .. })) {}
         sweep(work).unwrap();
         assert_eq!(refused(copy.join().unwrap()).reason, "OutputFailed", "it was under way");
@@ -245,7 +245,7 @@ fn after_a_sweep_nothing_is_made_again_and_what_was_not_committed_fails() {
         let failure = refused(run(&volume.planned(2), 0, 12, resume));
         assert_eq!((failure.reason.as_str(), failure.ends_job), ("OutputFailed", false), "it came late");
     }
-    assert_eq!(names(&volume.own("")), ["plan", "pub", "records"]);
+    assert_eq!(names(&volume.own("")), ["failed.txt", "plan", "pub", "records", "report.jsonl"]);
     assert!(names(&volume.own("pub")).is_empty() && names(&volume.own("records")).is_empty());
     assert_eq!(names(&volume.path("out")), ["_hyperflow"]);
     // Not even where somebody has removed all of the job.
@@ -274,7 +274,7 @@ fn who_is_swept_away_while_copying_finds_the_commit_of_another() {
     let Started { attempt, mut reports, .. } = start(Target::Shard(0), 10, None);
     let found = thread::scope(|scope| {
         let zombie = &zombie;
-        let copy = scope.spawn(move || copy::run(zombie, &attempt, 0));
+        let copy = scope.spawn(move || shard::run(zombie, &attempt, 0));
         while !matches!(reports.blocking_recv(), Some(Event::Checkpointed { .. })) {}
         let winner = volume.planned(2);
         assert!(!run(&winner, 0, 11, None).unwrap().found);

@@ -5,6 +5,7 @@ mod copying;
 mod planning;
 mod running;
 mod speaking;
+mod tasks;
 
 use std::{
     fs,
@@ -14,7 +15,7 @@ use std::{
 
 use hyperflow_api::{
     ids::{Epoch, JobUid, ShardIndex, Takeover, WorkerId},
-    message::{Checkpoint, Failure, Grant, PlanRef, Planned, Published, Target},
+    message::{Checkpoint, Failure, Grant, PlanRef, Planned, Published, StoredReport, Target},
 };
 use hyperflow_core::{
     job::Brief,
@@ -26,9 +27,8 @@ use tokio::sync::mpsc;
 
 use crate::{
     attempt::{Attempt, StopFlag},
-    copy,
     fault::Fault,
-    planner, sweep,
+    planner, shard, sweep,
     work::Work,
 };
 
@@ -119,22 +119,26 @@ pub fn epoch(sequence: u64) -> Epoch {
 pub fn start(target: Target, sequence: u64, resume: Option<Checkpoint>) -> Started {
     let (sender, reports) = mpsc::channel(4096);
     let stop = Arc::new(StopFlag::default());
-    let grant = Grant { target, epoch: epoch(sequence), attempt: 1, replaces: None, probe: false, resume };
+    let grant =
+        Grant { target, epoch: epoch(sequence), attempt: 1, replaces: None, probe: false, resume, heir_of: None };
     let attempt = Attempt::new(Assignment { run: RunId(sequence), grant }, stop.clone(), sender);
     Started { attempt, stop, reports }
 }
 
 pub fn plan(work: &Work) -> Result<Planned, Fault> {
-    planner::run(work, &start(Target::Plan, 1, None).attempt)
+    match planner::run(work, &start(Target::Plan, 1, None).attempt)? {
+        Outcome::Planned(planned) => Ok(planned),
+        other => panic!("{other:?}"),
+    }
 }
 
-pub fn sweep(work: &Work) -> Result<(), Fault> {
+pub fn sweep(work: &Work) -> Result<Option<StoredReport>, Fault> {
     sweep::run(work, &start(Target::Sweep, 9000, None).attempt)
 }
 
 /// Copies a shard in one go.
 pub fn run(work: &Work, index: ShardIndex, sequence: u64, resume: Option<Checkpoint>) -> Result<Published, Fault> {
-    copy::run(work, &start(Target::Shard(index), sequence, resume).attempt, index)
+    shard::run(work, &start(Target::Shard(index), sequence, resume).attempt, index)
 }
 
 pub fn refused<T: std::fmt::Debug>(result: Result<T, Fault>) -> Failure {

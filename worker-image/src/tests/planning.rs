@@ -59,7 +59,8 @@ fn names_that_another_job_claimed_are_refused() {
     volume.uid = "00000000-0000-4000-8000-000000000002";
     let failure = refused(plan(&volume.work(2)));
     assert_eq!((failure.reason.as_str(), failure.ends_job), ("OutputClaimed", true));
-    let told = "with path 'part-{index}' belongs to ShardJob 'copy', uid 5b1e0c44. Nothing was written. Choose another";
+    let told =
+        "with path 'part-{index}' belongs to ShardJob 'copy', uid 5b1e0c44. Nothing was written. If it was deleted";
     assert!(failure.message.contains(told), "{}", failure.message);
     assert!(!volume.own("").exists());
     volume.spec["output"]["path"] = json!("piece-{index}");

@@ -34,7 +34,8 @@ pub fn runner() -> (Runner, mpsc::Receiver<Event>) {
 }
 
 fn assignment(run: u64, target: Target) -> Assignment {
-    let grant = Grant { target, epoch: epoch(run), attempt: 1, replaces: None, probe: false, resume: None };
+    let grant =
+        Grant { target, epoch: epoch(run), attempt: 1, replaces: None, probe: false, resume: None, heir_of: None };
     Assignment { run: RunId(run), grant }
 }
 
@@ -77,8 +78,9 @@ fn plan_shards_and_sweep_run_in_threads_and_each_ends_once() {
     }
     runner.clean(0);
     runner.start(assignment(20, Target::Sweep));
-    assert_eq!(end(reports.blocking_recv()), (RunId(20), Outcome::Swept));
-    assert_eq!(super::names(&volume.own("")), ["plan", "pub", "records"]);
+    let (run, Outcome::Swept(Some(report))) = end(reports.blocking_recv()) else { panic!("no report") };
+    assert!(run == RunId(20) && report.url.ends_with("/report.jsonl"), "{report:?}");
+    assert_eq!(super::names(&volume.own("")), ["plan", "pub", "records", "report.jsonl"]);
 }
 
 #[test]

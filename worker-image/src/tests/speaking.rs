@@ -83,7 +83,15 @@ impl Sessions for Fake {
                 }
                 while granted < SHARDS && granted - done.min(granted) < report.capacity {
                     let (target, epoch) = (Target::Shard(granted), epoch(u64::from(granted)));
-                    orders.grants.push(Grant { target, epoch, attempt: 1, replaces: None, probe: false, resume: None });
+                    orders.grants.push(Grant {
+                        target,
+                        epoch,
+                        attempt: 1,
+                        replaces: None,
+                        probe: false,
+                        resume: None,
+                        heir_of: None,
+                    });
                     granted += 1;
                 }
                 said.send(message).await.unwrap();

@@ -2,7 +2,7 @@
 
 use hyperflow_api::{
     ids::Epoch,
-    message::{Grant, Revoked, Target},
+    message::{Grant, Owner, Revoked, Target},
 };
 
 use super::{Coordinator, Verdict};
@@ -20,6 +20,12 @@ pub(super) struct Chore {
     pub(super) failures: u32,
     /// Not before this time.
     pub(super) not_before: u64,
+    /// Who the names of the results belong to, until it is known whether that job is gone (P31).
+    pub(super) owner: Option<Owner>,
+    /// That is being found out.
+    pub(super) asked: bool,
+    /// It is: the next plan may take its claim over.
+    pub(super) heir_of: Option<u64>,
     /// Nothing temporary is left, or nobody could remove it.
     pub(super) swept: bool,
     /// When the end of the job stops waiting for that.
@@ -69,6 +75,9 @@ impl Coordinator {
         if now.millis < self.chore.not_before {
             return Err(NotNow::PlanBackingOff);
         }
+        if self.chore.owner.is_some() {
+            return Err(NotNow::OwnerUnknown);
+        }
         Ok(Some(target))
     }
 
@@ -76,7 +85,8 @@ impl Coordinator {
         let lease = self.lease(now, seat);
         self.chore.lease = Some((target, lease));
         let attempt = 1 + self.chore.failures;
-        let grant = Grant { target, epoch: lease.epoch, attempt, replaces: None, probe: false, resume: None };
+        let heir_of = self.chore.heir_of;
+        let grant = Grant { target, epoch: lease.epoch, attempt, replaces: None, probe: false, resume: None, heir_of };
         self.offer(seat, grant);
     }
 

@@ -8,6 +8,9 @@ use crate::Now;
 /// How long the end of a job waits for somebody to remove temporary files.
 pub(super) const SWEEP_MILLIS: u64 = 30_000;
 
+/// How much longer it waits for a worker that is at it, for the report of a million shards takes its time.
+const REPORT_MILLIS: u64 = 600_000;
+
 /// How long a deleted object waits for the same: less than the thirty seconds that are promised.
 const REMOVAL_MILLIS: u64 = 25_000;
 
@@ -73,7 +76,7 @@ impl Coordinator {
         self.end_in_time(now);
         let Some(verdict) = self.verdict.clone().filter(|_| self.conclusion.is_none()) else { return };
         self.mind_clock(now);
-        let patience_ends = self.chore.sweep_by.is_none_or(|by| now.millis >= by);
+        let patience_ends = self.sweeps_until().is_none_or(|until| now.millis >= until);
         if !self.anything_to_sweep() || patience_ends || self.nobody_can_sweep() {
             if self.anything_to_sweep() && !self.seen.abandoned {
                 let message = "no worker could remove temporary files under '_hyperflow/': remove them by hand";
@@ -85,6 +88,13 @@ impl Coordinator {
             self.writer.touch();
             effects.push(Effect::LookAtPool);
         }
+    }
+
+    /// When the end stops waiting for a sweep.
+    pub(super) fn sweeps_until(&self) -> Option<u64> {
+        let under_way = self.chore.lease.is_some_and(|(target, _)| target == Target::Sweep);
+        let more = if under_way && self.verdict != Some(Verdict::Deleted) { REPORT_MILLIS } else { 0 };
+        self.chore.sweep_by.map(|by| by + more)
     }
 
     /// Temporary files may be there, and nobody has removed them yet.

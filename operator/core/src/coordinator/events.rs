@@ -3,7 +3,7 @@
 use hyperflow_api::{
     ShardJobSpec, ShardJobStatus,
     ids::JobUid,
-    message::{FromOperator, Hello, Report},
+    message::{FromOperator, Hello, Owner, Report},
 };
 
 /// A stream of one worker, as the shell numbers them. Never used twice by one process.
@@ -117,6 +117,13 @@ pub enum Event {
     StatusStored(Revision),
     /// This status is not in the API server, and nobody else's is: try again.
     StatusRefused(Revision),
+    /// The job that a claim speaks of was looked for: whether it still exists, if that is known.
+    OwnerSeen {
+        /// Which.
+        uid: JobUid,
+        /// It exists.
+        lives: Option<bool>,
+    },
     /// Nothing more happened just now: send and store what has gathered. Also the clock's tick.
     Flush,
 }
@@ -147,6 +154,8 @@ pub enum Effect {
     },
     /// Tell people: an Event of the resource.
     Announce(Announcement),
+    /// Look for this job in the API server; the answer is `OwnerSeen`.
+    FindOwner(Owner),
     /// [`Coordinator::wanted_pods`] may have changed: look at the pool again.
     LookAtPool,
     /// Nothing is waited for any more before the object may go: remove our finalizer, if it is there (P24).

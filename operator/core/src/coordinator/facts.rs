@@ -66,9 +66,11 @@ impl Coordinator {
                     self.tell_plan(&planned);
                 }
             }
-            (Target::Sweep, News::Swept) => {
+            (Target::Plan, News::Claimed(owner)) => self.learn_claimed(epoch, owner),
+            (Target::Sweep, News::Swept(report)) => {
                 if self.chore.end(Target::Sweep, epoch) {
                     self.chore.swept = true;
+                    self.report = report;
                 }
             }
             (Target::Plan | Target::Sweep, News::Failed(failure)) => {
@@ -80,9 +82,9 @@ impl Coordinator {
                 self.chore.end(target, epoch);
             }
             // A worker of this version says nothing else; one that does is believed in nothing.
-            (Target::Shard(_), News::Planned(_) | News::Swept)
-            | (Target::Plan, News::Published(_) | News::Checkpointed(_) | News::Swept)
-            | (Target::Sweep, News::Published(_) | News::Checkpointed(_) | News::Planned(_)) => {}
+            (Target::Shard(_), News::Planned(_) | News::Claimed(_) | News::Swept(_))
+            | (Target::Plan, News::Published(_) | News::Checkpointed(_) | News::Swept(_))
+            | (Target::Sweep, News::Published(_) | News::Checkpointed(_) | News::Planned(_) | News::Claimed(_)) => {}
         }
     }
 

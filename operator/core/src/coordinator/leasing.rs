@@ -224,6 +224,7 @@ impl Coordinator {
             replaces: None,
             probe: probe || history.attempt() > 1,
             resume: history.checkpoint,
+            heir_of: None,
         };
         self.writer.granted();
         self.estimate.granted(now.millis);
@@ -265,7 +266,7 @@ impl Coordinator {
     pub(super) fn next_lease_wake(&self, now: Now) -> Option<u64> {
         let deadlines = self.shards.leased().values().map(|leased| leased.lease.deadline).min();
         let chore = self.chore.lease.map(|(_, lease)| lease.deadline);
-        let sweep = self.chore.sweep_by.filter(|_| self.conclusion.is_none());
+        let sweep = self.sweeps_until().filter(|_| self.conclusion.is_none());
         let planning = self.plan.is_none() && self.chore.lease.is_none();
         let start = Some(self.chore.not_before).filter(|at| planning && *at > now.millis);
         [deadlines, chore, sweep, start, self.shards.next_due(now.millis)].into_iter().flatten().min()
@@ -274,5 +275,5 @@ impl Coordinator {
 
 /// The worker runs it already: it goes on under the new epoch, from where it is.
 fn reissue(target: Target, epoch: Epoch, replaces: Epoch) -> Grant {
-    Grant { target, epoch, attempt: 1, replaces: Some(replaces), probe: false, resume: None }
+    Grant { target, epoch, attempt: 1, replaces: Some(replaces), probe: false, resume: None, heir_of: None }
 }

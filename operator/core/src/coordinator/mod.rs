@@ -16,11 +16,13 @@
 //! | an output that is full | `room.rs` |
 //! | who is too slow for what is left | `speed.rs` |
 //! | work for one worker before and after all shards | `chore.rs` |
+//! | names and results that belong to another job | `claims.rs` |
 //! | how and when the job ends | `end.rs`, its time `deadline.rs` |
 //! | how many pods, and which must go | `pool.rs`, `outdated.rs` |
 //! | when the status is written, and what follows when it is stored | `writer.rs` |
 
 mod chore;
+mod claims;
 mod deadline;
 mod end;
 mod events;
@@ -45,7 +47,7 @@ pub use events::{Announcement, Effect, Event, Limits, Node, Pod, Revision, Seen,
 pub(crate) use facts::shorten;
 use hyperflow_api::{
     ids::{Takeover, WorkerId},
-    message::{Held, Orders, Planned, Target},
+    message::{Held, Orders, Planned, StoredReport, Target},
     status::{FailureSample, ShardCounts},
 };
 pub use leasing::{STATUS_BYTES, WINDOW};
@@ -115,6 +117,8 @@ pub struct Coordinator {
     /// acknowledged until these have their place in the plan, which is the same one (P12).
     early: RangeSet,
     chore: chore::Chore,
+    /// What was published, for people.
+    pub(crate) report: Option<StoredReport>,
     /// Why nothing more is leased.
     pub(crate) not_now: NotNow,
     /// Decided, though perhaps not swept yet.
@@ -162,6 +166,7 @@ impl Coordinator {
             shards: left.shards,
             early: RangeSet::default(),
             chore: chore::Chore::default(),
+            report: None,
             not_now: NotNow::TermNotStored,
             verdict: None,
             conclusion: None,
@@ -206,6 +211,7 @@ impl Coordinator {
             Event::Reported { session, report } => self.reported(now, session, report, &mut effects),
             Event::StatusStored(revision) => self.status_stored(now, revision, &mut effects),
             Event::StatusRefused(revision) => self.status_refused(now, revision),
+            Event::OwnerSeen { uid, lives } => self.owner_seen(now, &uid, lives),
             Event::Flush => self.flush(now, &mut effects),
         }
         #[cfg(debug_assertions)]
@@ -275,6 +281,7 @@ impl Coordinator {
         self.let_claims_fall(now);
         self.conclude(now, effects);
         self.grant(now);
+        self.ask_for_owner(effects);
         self.watch_starting(now);
         self.watch_stranded(effects);
         for worker in self.workers.values_mut() {

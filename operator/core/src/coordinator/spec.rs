@@ -46,9 +46,9 @@ impl Coordinator {
         }
     }
 
-    /// Numbers need no worker to plan them: they are arithmetic.
+    /// Numbers, and items in the spec, need no worker to plan them: that is arithmetic.
     pub(super) fn plan_numbers(&mut self, now: Now) {
-        if let (Source::Numbers { shards }, None) = (&self.job.source, &self.plan) {
+        if let (Source::Counted { shards }, None) = (&self.job.source, &self.plan) {
             let digest = self.job.frozen.clone();
             self.planned(now, Planned { shards: *shards, files: 0, bytes: 0, digest, url: String::new() });
         }

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::*;
 
+mod claims;
 mod faults;
 mod life;
 
@@ -21,6 +22,7 @@ struct Desk {
     closed: Vec<SessionId>,
     storing: Option<Revision>,
     released: bool,
+    asked: Vec<hyperflow_api::message::Owner>,
     /// The date when the clock was at zero.
     since: i64,
 }
@@ -37,16 +39,8 @@ impl Desk {
 
     fn new(seen: &Seen) -> Self {
         let coordinator = Coordinator::take_over(Now { millis: 0, unix: 1000 }, seen, 7, 0, Limits::default()).unwrap();
-        Self {
-            coordinator,
-            millis: 0,
-            stored: vec![],
-            said: vec![],
-            closed: vec![],
-            storing: None,
-            released: false,
-            since: 1000,
-        }
+        let (stored, said, closed, asked) = (vec![], vec![], vec![], vec![]);
+        Self { coordinator, millis: 0, stored, said, closed, storing: None, released: false, asked, since: 1000 }
     }
 
     fn handle(&mut self, event: Event) {
@@ -61,6 +55,7 @@ impl Desk {
                     self.storing = Some(revision);
                 }
                 Effect::Release => self.released = true,
+                Effect::FindOwner(owner) => self.asked.push(owner),
                 Effect::Announce(_) | Effect::LookAtPool => {}
             }
         }

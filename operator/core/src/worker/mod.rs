@@ -18,8 +18,8 @@ mod session;
 use hyperflow_api::{
     ids::{JobUid, ShardIndex, WorkerId},
     message::{
-        Checkpoint, Fact, Failure, FromOperator, FromWorker, Grant, Hello, News, Orders, PROTOCOL, PlanRef, Planned,
-        Published, Report, Revoked, Welcome,
+        Checkpoint, Fact, Failure, FromOperator, FromWorker, Grant, Hello, News, Orders, Owner, PROTOCOL, PlanRef,
+        Planned, Published, Report, Revoked, StoredReport, Welcome,
     },
 };
 
@@ -75,8 +75,10 @@ pub enum Outcome {
     Published(Published),
     /// The plan is stored.
     Planned(Planned),
-    /// Nothing temporary is left.
-    Swept,
+    /// The names of the results belong to another job, which may be gone (P31).
+    Claimed(Owner),
+    /// Nothing temporary is left, and the report, if there is one, is stored.
+    Swept(Option<StoredReport>),
     /// It could not be done.
     Failed(Failure),
     /// Stopped because it was told to; the last checkpoint stands.
@@ -263,7 +265,8 @@ impl Worker {
             Outcome::Published(published) => News::Published(published),
             _ if fenced => return,
             Outcome::Planned(planned) => News::Planned(planned),
-            Outcome::Swept => News::Swept,
+            Outcome::Claimed(owner) => News::Claimed(owner),
+            Outcome::Swept(report) => News::Swept(report),
             Outcome::Failed(failure) => News::Failed(failure),
             Outcome::Stopped => News::Released,
         };

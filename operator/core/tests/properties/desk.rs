@@ -167,7 +167,7 @@ impl Desk {
             let news = match target {
                 Target::Shard(_) => news(said, checkpoint),
                 Target::Plan => News::Planned(planned(shards)),
-                Target::Sweep => News::Swept,
+                Target::Sweep => News::Swept(None),
             };
             if !matches!(news, News::Checkpointed(_)) {
                 worker.held.remove(&target);
@@ -222,7 +222,11 @@ impl Desk {
                     self.written.push((self.now, self.core.clone(), status.clone()));
                     self.storing = Some((revision, status));
                 }
-                Effect::Send { .. } | Effect::Announce(_) | Effect::LookAtPool | Effect::Release => {}
+                Effect::Send { .. }
+                | Effect::Announce(_)
+                | Effect::LookAtPool
+                | Effect::FindOwner(_)
+                | Effect::Release => {}
             }
         }
     }

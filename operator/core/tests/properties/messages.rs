@@ -60,7 +60,7 @@ fn news() -> impl Strategy<Value = News> {
         checkpoint().prop_map(News::Checkpointed),
         any::<(u64, u32, bool)>().prop_map(published),
         (0..=MAX_SHARDS, any::<(u64, u64, String, String)>()).prop_map(planned).prop_map(News::Planned),
-        Just(News::Swept),
+        Just(News::Swept(None)),
         failure().prop_map(News::Failed),
         Just(News::Released),
     ]
@@ -92,6 +92,7 @@ fn grant() -> impl Strategy<Value = Grant> {
         replaces,
         probe,
         resume,
+        heir_of: None,
     })
 }
 

@@ -1,30 +1,22 @@
-//! Plans: the shards of a file, one after the other, are the file, whatever its size and theirs.
+//! Plans: the shards of the files, one after the other, are the files, whatever their sizes.
+
+use std::{convert::Infallible, ops::Range};
 
 use hyperflow_api::ids::{JobUid, MAX_SHARDS};
-use hyperflow_core::plan::{InputFile, Plan, PlanError, digest};
+use hyperflow_core::{
+    boundary::records_of,
+    plan::{Draft, Entry, FileEntry, Head, PlanError, digest},
+    source::Cut,
+};
 use proptest::prelude::*;
 
 use super::checks::plan;
 
-fn of_size(size: u64, bytes_per_shard: u64) -> Result<Plan, PlanError> {
-    let file = InputFile { url: "file:///data/in".into(), size, version: "1".into() };
-    Plan::of_file(&JobUid("u".into()), "blake3:f", file, bytes_per_shard)
-}
-
 #[test]
 fn small_files_in_small_shards_are_cut_as_by_hand() {
-    for size in 0..=200_u64 {
-        let bytes: Vec<u64> = (0..size).collect();
-        for bytes_per_shard in 1..=20_usize {
-            let plan = of_size(size, bytes_per_shard as u64).unwrap();
-            let mut by_hand = bytes.chunks(bytes_per_shard);
-            for index in 0..plan.shards() {
-                let piece = plan.piece(index).unwrap();
-                let cut: Vec<u64> = (piece.offset..piece.offset + piece.length).collect();
-                assert_eq!(by_hand.next(), Some(&cut[..]), "shard {index} of {size} bytes by {bytes_per_shard}");
-            }
-            assert!(by_hand.next().is_none() && plan.piece(plan.shards()).is_none());
-            plan::make(size, bytes_per_shard as u64);
+    for size in 0..=120_u64 {
+        for bytes_per_shard in 1..=20 {
+            plan::make(size, bytes_per_shard);
         }
     }
 }
@@ -40,15 +32,54 @@ fn at_the_ends_of_what_numbers_hold_it_is_cut_or_refused() {
             plan::make(size, bytes_per_shard);
         }
     }
-    assert_eq!(of_size(most * 4096, 4096).unwrap().shards(), MAX_SHARDS);
-    assert!(matches!(of_size(most * 4096 + 1, 4096), Err(PlanError::TooManyShards { .. })));
+    let all = plan::of_file(most * 4096, 4096).unwrap();
+    assert_eq!(plan::decode(&all, None).unwrap().shards(), MAX_SHARDS);
+    assert!(matches!(plan::of_file(most * 4096 + 1, 4096), Err(PlanError::TooManyShards)));
 }
 
+/// Plans that others have stored must be read for ever, or be refused by their version.
 #[test]
-fn a_stored_plan_of_too_many_shards_is_refused() {
-    let job = r#"{"format":1,"job":"u","frozen":"f","bytesPerShard":1,"shards":1000001}"#;
-    let stored = format!("{job}\n{}\n", r#"{"url":"file:///x","size":1000001,"version":"1"}"#);
-    assert!(matches!(Plan::decode(stored.as_bytes(), None), Err(PlanError::Form(_))));
+fn plans_of_this_form_stay_readable() {
+    let read = |name: &str| {
+        let path = format!("{}/../fuzz/seeds/plan/{name}", env!("CARGO_MANIFEST_DIR"));
+        plan::decode(&std::fs::read(path).unwrap(), None)
+    };
+    for (name, shards) in [
+        ("empty", 0),
+        ("three", 3),
+        ("packed", 2),
+        ("lines", 3),
+        ("items", 2),
+        ("manifest", 1),
+        ("largest", MAX_SHARDS),
+    ] {
+        assert_eq!(read(name).unwrap().shards(), shards, "{name}");
+    }
+    assert!(matches!(read("too-many"), Err(PlanError::Form(_))));
+}
+
+fn any_cut() -> impl Strategy<Value = Cut> {
+    prop_oneof![
+        (1_u32..6, prop::option::of(1_u64..60)).prop_map(|(files, bytes)| Cut::Files { files, bytes }),
+        (1_u64..60).prop_map(|bytes| Cut::Bytes { bytes }),
+        (1_u32..6).prop_map(|items| Cut::Items { items }),
+    ]
+}
+
+/// The bytes of each shard of a file that is cut every `per_shard` bytes and then to records.
+fn records<'a>(bytes: &'a [u8], per_shard: u64, prefix: &str) -> Vec<(Range<u64>, &'a [u8])> {
+    let at = |place: u64| usize::try_from(place).unwrap();
+    let size = bytes.len() as u64;
+    let read = |offset: u64, buffer: &mut [u8]| -> Result<(), Infallible> {
+        buffer.copy_from_slice(&bytes[at(offset)..at(offset) + buffer.len()]);
+        Ok(())
+    };
+    let shards = (0..size.div_ceil(per_shard)).map(|index| {
+        let planned = index * per_shard..((index + 1) * per_shard).min(size);
+        let Ok(range) = records_of(planned, size, prefix, read);
+        (range.clone(), &bytes[at(range.start)..at(range.end)])
+    });
+    shards.collect()
 }
 
 proptest! {
@@ -70,20 +101,26 @@ proptest! {
     ) {
         let size = u64::from(shards) * bytes_per_shard - less % bytes_per_shard;
         plan::make(size, bytes_per_shard);
-        prop_assert_eq!(of_size(size, bytes_per_shard).is_ok(), shards <= MAX_SHARDS);
+        prop_assert_eq!(plan::of_file(size, bytes_per_shard).is_ok(), shards <= MAX_SHARDS);
+    }
+
+    #[test]
+    fn cutting_goes_on_wherever_it_was_left(cut in any_cut(), sizes in prop::collection::vec(0_u64..90, 0..50)) {
+        plan::cut(&cut, &sizes);
     }
 
     #[test]
     fn whatever_is_in_it_is_read_back(size in 0_u64..1 << 50, texts in any::<(String, String, String, String)>()) {
-        let (job, frozen, url, version) = texts;
-        let file = InputFile { url, size, version };
-        let made = Plan::of_file(&JobUid(job.clone()), &frozen, file, 1 << 36).unwrap();
-        let bytes = made.encode().unwrap();
-        prop_assert!(made.is_of(&JobUid(job), &frozen));
-        prop_assert_eq!(&Plan::decode(&bytes, Some(&digest(&bytes))).unwrap(), &made);
+        let (job, frozen, path, version) = texts;
+        let head = Head::new(&JobUid(job.clone()), &frozen, "file:///data/in/", &Cut::Bytes { bytes: 1 << 36 });
+        let (mut draft, mut bytes) = Draft::new(&head).unwrap();
+        bytes.extend(draft.add(&Entry::File(FileEntry { path, url: None, size, version })).unwrap());
+        bytes.extend(draft.end().unwrap());
+        let plan = plan::decode(&bytes, Some(&digest(&bytes))).unwrap();
+        prop_assert!(plan.is_of(&JobUid(job), &frozen));
         plan::read(&bytes);
-        prop_assert!(Plan::decode(&[&bytes[..], b"x"].concat(), None).is_err());
-        prop_assert!(Plan::decode(&bytes[..bytes.len() - 1], None).is_err());
+        prop_assert!(plan::decode(&[&bytes[..], b"x"].concat(), None).is_err());
+        prop_assert!(plan::decode(&bytes[..bytes.len() - 1], None).is_err());
     }
 
     #[test]
@@ -93,8 +130,30 @@ proptest! {
         shards in prop_oneof![0_u32..200, any::<u32>()],
         text in "[ -~\n]{0,40}",
     ) {
-        let head = format!(r#"{{"format":1,"job":"u","frozen":"f","bytesPerShard":{per_shard},"shards":{shards}}}"#);
-        plan::read(format!("{head}\n{{\"url\":\"x\",\"size\":{size},\"version\":\"1\"}}\n").as_bytes());
+        let head = r#"{"format":2,"job":"u","frozen":"f","base":"","cut":{"bytes":{"bytes":"#;
+        let entry = format!(r#"{{"path":"x","size":{size},"version":"1"}}"#);
+        let foot = format!(r#"{{"entries":1,"bytes":{size},"shards":{shards},"content":"c"}}"#);
+        plan::read(format!("{head}{per_shard}}}}}}}\n{entry}\n{foot}\n").as_bytes());
         plan::read(text.as_bytes());
+    }
+
+    /// Whatever the newlines: no byte is lost or doubled, every cut is at the beginning of a record, and no record is
+    /// begun in a shard that is not the one whose planned bytes hold its first.
+    #[test]
+    fn records_stay_whole(
+        bytes in prop::collection::vec(prop::sample::select(&b"\n\n\r>ab"[..]), 0..300),
+        per_shard in 1_u64..40,
+        prefix in prop::sample::select(&["", ">", ">a", "\r"][..]),
+    ) {
+        let shards = records(&bytes, per_shard, prefix);
+        prop_assert_eq!(shards.iter().flat_map(|(_, bytes)| bytes.iter().copied()).collect::<Vec<u8>>(), bytes.clone());
+        let begins = |at: usize| at == 0 || (bytes[at - 1] == b'\n' && bytes[at..].starts_with(prefix.as_bytes()));
+        for (index, (range, content)) in shards.iter().enumerate().filter(|(_, (_, content))| !content.is_empty()) {
+            let start = usize::try_from(range.start).unwrap();
+            prop_assert!(begins(start), "shard {} begins at {}", index, start);
+            prop_assert_eq!(range.start / per_shard, index as u64, "it begins where it was planned");
+            let last = (start..start + content.len()).rev().find(|at| begins(*at)).unwrap() as u64;
+            prop_assert_eq!(last / per_shard, index as u64, "its last record begins there too");
+        }
     }
 }

@@ -36,7 +36,7 @@ fn news() -> impl Strategy<Value = Option<p::fact::News>> {
         any::<i32>().prop_map(move |class| p::fact::News::Failed(failure((class, false)))),
         any::<u32>().prop_map(planned).prop_map(p::fact::News::Planned),
         (MAX_SHARDS - 1..=MAX_SHARDS + 1).prop_map(planned).prop_map(p::fact::News::Planned),
-        Just(p::fact::News::Swept(p::Nothing {})),
+        Just(p::fact::News::Swept(p::Swept::default())),
     ];
     option::weighted(0.9, news)
 }
@@ -127,7 +127,7 @@ proptest! {
         let epoch = Some(p::Epoch::default());
         let refused = WireError::Shard(index);
         let held = vec![p::Held { target, epoch, position: 0 }];
-        let swept = Some(p::fact::News::Swept(p::Nothing {}));
+        let swept = Some(p::fact::News::Swept(p::Swept::default()));
         let facts = vec![p::Fact { target, epoch, news: swept }];
         for message in [
             p::from_worker::Message::Hello(p::Hello { held: held.clone(), ..p::Hello::default() }),

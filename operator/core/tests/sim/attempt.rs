@@ -106,7 +106,7 @@ impl Attempt {
             })),
             Target::Sweep => {
                 store.sweep();
-                Acted::Ends(Outcome::Swept)
+                Acted::Ends(Outcome::Swept(None))
             }
         }
     }

@@ -334,6 +334,8 @@ impl World {
                 self.look_soon(place, soon);
             }
             Effect::Release => desk.released = true,
+            // No world has a claim of another job.
+            Effect::FindOwner(_) => {}
             Effect::Announce(news) => self.sweep_failed |= news.reason == "SweepFailed",
         }
     }

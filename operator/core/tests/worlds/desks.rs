@@ -173,7 +173,7 @@ fn said(effect: Effect, write: &mut Option<Revision>, statuses: &Shelf<Status>) 
             assert!(write.replace(revision).is_none(), "two status writes at a time");
             Some(Says::Store(Status::keep(*status, statuses)))
         }
-        Effect::Announce(_) | Effect::LookAtPool | Effect::Release => None,
+        Effect::Announce(_) | Effect::LookAtPool | Effect::FindOwner(_) | Effect::Release => None,
     }
 }
 

@@ -49,7 +49,7 @@ impl Desk {
         let now = Now { millis: 50_000, unix: self.now().unix };
         let coordinator = Coordinator::take_over(now, &seen, 8, 0, Limits::default()).unwrap();
         let (said, closed, stored, since) = (vec![], vec![], vec![], now.unix - 50);
-        Self { coordinator, millis: 50_000, stored, said, closed, storing: None, released: false, since }
+        Self { coordinator, millis: 50_000, stored, said, closed, storing: None, released: false, since, asked: vec![] }
     }
 
     fn edit(&mut self, seen: &mut Seen, change: impl FnOnce(&mut hyperflow_api::ShardJobSpec)) {

@@ -1,0 +1,594 @@
+//! What became of each shard of the plan, from what workers recorded (P9): the report, and two lists beside it.
+//!
+//! Records lie in files in the order in which shards were done. They are sorted on disk and meet the plan shard by shard,
+//! so that a million of them take a few megabytes. `docs/formats.md` says what users may depend on.
+
+mod recorded;
+mod stored;
+
+use std::{
+    fs::File,
+    io::{BufWriter, ErrorKind, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use hyperflow_api::{ids::ShardIndex, message::FailureClass};
+use hyperflow_core::{
+    job::{Job, Named, Sum, Task},
+    plan::{Piece, Shard},
+};
+use serde::Serialize;
+
+pub use self::{recorded::Recorded, stored::make};
+use crate::{
+    fault::{self, Fault},
+    hash::Hash,
+    records::Record,
+    store,
+};
+
+/// Bytes read or written at a time.
+const BUFFER: usize = 64 << 10;
+/// There is one run; a rerun will count it.
+const RUN: u32 = 1;
+
+/// Where the files of a report are written: private names (P3), which the caller links to the final ones.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// The report.
+    pub report: PathBuf,
+    /// The input of shards that are not published.
+    pub failed: PathBuf,
+    /// The checksums of all files.
+    pub sums: PathBuf,
+}
+
+/// Name of the list of all checksums, for a task that makes one.
+pub fn sums_name(task: Task) -> Option<&'static str> {
+    match task {
+        Task::Checksum(Sum::Crc32c) => Some("CRC32C"),
+        Task::Checksum(Sum::Sha256) => Some("SHA256SUMS"),
+        Task::Copy { .. } | Task::Noop => None,
+    }
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Content digest of the report.
+    pub digest: String,
+    /// Shards with a record.
+    pub published: u64,
+    /// Shards without. If there are any, there is a list of failed input.
+    pub missing: u64,
+    /// Lines in record files that are no records.
+    pub torn: u64,
+    /// Failed input whose name does not fit into a line, and that is therefore in no list.
+    pub unlisted: u64,
+}
+
+/// Writes the report while the caller goes through the plan.
+pub struct ReportWriter<'a> {
+    job: &'a Job,
+    program: String,
+    committed: &'a dyn Fn(ShardIndex) -> PathBuf,
+    recorded: Recorded,
+    places: Places,
+    report: Writer,
+    failed: Option<Writer>,
+    sums: Option<Writer>,
+    /// The last file in the list of failed input: a file has many shards, one after the other.
+    last_failed: String,
+    published: u64,
+    missing: u64,
+    unlisted: u64,
+}
+
+impl<'a> ReportWriter<'a> {
+    /// Begins. `committed` says where the commit of a shard is; it is asked for checksums only.
+    pub fn new(
+        job: &'a Job,
+        recorded: Recorded,
+        places: Places,
+        committed: &'a dyn Fn(ShardIndex) -> PathBuf,
+    ) -> Result<Self, Fault> {
+        Ok(Self {
+            job,
+            program: job.task.program(),
+            committed,
+            recorded,
+            report: Writer::create(&places.report)?,
+            failed: None,
+            sums: sums_name(job.task).map(|_| Writer::create(&places.sums)).transpose()?,
+            places,
+            last_failed: String::new(),
+            published: 0,
+            missing: 0,
+            unlisted: 0,
+        })
+    }
+
+    /// Adds a shard. Their indexes rise.
+    pub fn shard(&mut self, index: ShardIndex, shard: &Shard) -> Result<(), Fault> {
+        let record = self.recorded.of(index)?;
+        let id = shard.id();
+        let done = record.as_ref().map(|record| Done::new(record, &self.program));
+        let line = Line {
+            index,
+            id: &id,
+            inputs: shard.pieces.iter().map(Input::new).collect(),
+            items: &shard.items,
+            outputs: record.as_ref().map_or_else(Vec::new, |record| self.outputs(record, &id, shard)),
+            published: record.is_some(),
+            done,
+        };
+        let mut text = serde_json::to_vec(&line).map_err(|error| self.report.fault("write")(error.into()))?;
+        text.push(b'\n');
+        self.report.write(&text)?;
+        match &record {
+            Some(record) => {
+                self.published += 1;
+                self.add_sums(record)
+            }
+            None => {
+                self.missing += 1;
+                self.add_failed(shard)
+            }
+        }
+    }
+
+    /// Everything is added: makes the files durable, but for their names.
+    pub fn finish(self) -> Result<Finished, Fault> {
+        for list in [self.failed, self.sums].into_iter().flatten() {
+            list.finish()?;
+        }
+        Ok(Finished {
+            digest: self.report.finish()?,
+            published: self.published,
+            missing: self.missing,
+            torn: self.recorded.torn,
+            unlisted: self.unlisted,
+        })
+    }
+
+    fn outputs<'r>(&self, record: &'r Record, id: &str, shard: &Shard) -> Vec<Output<'r>> {
+        let Some(output) = &self.job.output else { return Vec::new() };
+        let copies = match self.job.task {
+            Task::Copy { copies } => copies,
+            Task::Checksum(_) => 1,
+            Task::Noop => 0,
+        };
+        let file = shard.pieces.first().map_or("", |piece| &piece.file.path);
+        let url = |copy| format!("{}{}", output.url, output.name(Named { index: record.index, id, file, copy }));
+        (1..=copies).map(|copy| Output { url: url(copy), bytes: record.bytes, crc32c: &record.crc32c }).collect()
+    }
+
+    /// Adds the result of a shard to the list of checksums.
+    fn add_sums(&mut self, record: &Record) -> Result<(), Fault> {
+        let Some(sums) = &mut self.sums else { return Ok(()) };
+        let path = (self.committed)(record.index);
+        // One more than there should be tells a file that has grown.
+        let mut file = File::open(&path).map_err(fault::output("open", &path))?.take(record.bytes.saturating_add(1));
+        let mut hash = Hash::new(Sum::Crc32c);
+        let (mut buffer, mut bytes) = ([0; 4 << 10], 0);
+        loop {
+            let read = match file.read(&mut buffer) {
+                Ok(0) => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                read => read.map_err(fault::output("read", &path))?,
+            };
+            hash.update(&buffer[..read]);
+            sums.write(&buffer[..read])?;
+            bytes += read as u64;
+        }
+        if bytes == record.bytes && hash.finish() == record.crc32c {
+            return Ok(());
+        }
+        let message = format!(
+            "'{}' is not what was published as the result of shard {}: it was changed afterwards. Create a new \
+             ShardJob with another `spec.output.url`",
+            path.display(),
+            record.index
+        );
+        Err(fault::end_job(FailureClass::Store, "OutputDamaged", message))
+    }
+
+    /// Adds the input of a shard to the list of what failed, which is a manifest as it stands.
+    fn add_failed(&mut self, shard: &Shard) -> Result<(), Fault> {
+        let failed = match &mut self.failed {
+            Some(failed) => failed,
+            failed => failed.insert(Writer::create(&self.places.failed)?),
+        };
+        for Piece { file, .. } in &shard.pieces {
+            if self.last_failed != file.url {
+                self.unlisted += u64::from(!failed.entry(&file.url)?);
+                self.last_failed.clone_from(&file.url);
+            }
+        }
+        for item in &shard.items {
+            self.unlisted += u64::from(!failed.entry(item)?);
+        }
+        Ok(())
+    }
+}
+
+/// A line of the report.
+#[derive(Serialize)]
+struct Line<'a> {
+    index: ShardIndex,
+    id: &'a str,
+    inputs: Vec<Input<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    items: &'a [String],
+    outputs: Vec<Output<'a>>,
+    published: bool,
+    #[serde(flatten)]
+    done: Option<Done<'a>>,
+}
+
+#[derive(Serialize)]
+struct Input<'a> {
+    url: &'a str,
+    offset: u64,
+    length: u64,
+}
+
+impl<'a> Input<'a> {
+    fn new(Piece { file, offset, length }: &'a Piece) -> Self {
+        Self { url: &file.url, offset: *offset, length: *length }
+    }
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    url: String,
+    bytes: u64,
+    crc32c: &'a str,
+}
+
+/// Of a shard that is published.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Done<'a> {
+    attempts: u32,
+    node: &'a str,
+    worker: &'a str,
+    millis: u64,
+    resumed_from: u64,
+    bytes_read_again: u64,
+    bytes_read: u64,
+    run: u32,
+    program: &'a str,
+}
+
+impl<'a> Done<'a> {
+    fn new(record: &'a Record, program: &'a str) -> Self {
+        Self {
+            attempts: record.attempt,
+            node: &record.node,
+            worker: &record.worker,
+            millis: record.millis,
+            resumed_from: record.resumed_from,
+            bytes_read_again: record.bytes_read_again,
+            bytes_read: record.bytes_read,
+            run: RUN,
+            program,
+        }
+    }
+}
+
+/// A new file, and the digest of what is in it.
+struct Writer {
+    file: BufWriter<File>,
+    path: PathBuf,
+    hasher: blake3::Hasher,
+}
+
+impl Writer {
+    fn create(path: &Path) -> Result<Self, Fault> {
+        let file = BufWriter::with_capacity(BUFFER, store::create_new(path)?);
+        Ok(Self { file, path: path.into(), hasher: blake3::Hasher::new() })
+    }
+
+    fn fault(&self, doing: &'static str) -> impl FnOnce(std::io::Error) -> Fault {
+        fault::output(doing, &self.path)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
+        self.hasher.update(bytes);
+        self.file.write_all(bytes).map_err(fault::output("write", &self.path))
+    }
+
+    /// Writes a line of a manifest; false when a manifest cannot hold it.
+    fn entry(&mut self, entry: &str) -> Result<bool, Fault> {
+        if entry.is_empty() || entry.contains('\n') || entry.ends_with('\r') {
+            return Ok(false);
+        }
+        self.write(entry.as_bytes())?;
+        self.write(b"\n")?;
+        Ok(true)
+    }
+
+    fn finish(mut self) -> Result<String, Fault> {
+        self.file.flush().map_err(self.fault("write"))?;
+        self.file.get_ref().sync_all().map_err(self.fault("sync"))?;
+        Ok(format!("blake3:{}", self.hasher.finalize().to_hex()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fs};
+
+    use hyperflow_core::plan::InputFile;
+    use serde_json::{Value, json};
+    use tempfile::TempDir;
+
+    use super::{recorded::LONGEST, *};
+
+    fn job(task: &Value, path: Option<&str>) -> Job {
+        let mut spec = json!({
+            "source": {"files": {"url": "file:///data/in/", "boundary": "File"}},
+            "task": task,
+            "records": {"url": "file:///data/records/"},
+            "workers": {
+                "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+                "volumeMounts": [{"name": "data", "mountPath": "/data"}]
+            }
+        });
+        if let Some(path) = path {
+            spec["output"] = json!({"url": "file:///data/out/", "path": path});
+        }
+        Job::check(&serde_json::from_value(spec).unwrap()).unwrap()
+    }
+
+    fn record(index: ShardIndex, epoch: &str, found: bool) -> Record {
+        Record {
+            index,
+            epoch: epoch.into(),
+            attempt: 2,
+            worker: "w".into(),
+            node: "n".into(),
+            bytes: 5,
+            crc32c: "0000000a".into(),
+            resumed_from: 3,
+            bytes_read_again: 1,
+            bytes_read: 6,
+            millis: 7,
+            found,
+        }
+    }
+
+    fn line(record: &Record) -> Vec<u8> {
+        let mut line = serde_json::to_vec(record).unwrap();
+        line.push(b'\n');
+        line
+    }
+
+    fn of_file(path: &str) -> Shard {
+        let file =
+            InputFile { url: format!("file:///data/in/{path}"), path: path.into(), size: 9, version: "1".into() };
+        Shard { pieces: vec![Piece { file, offset: 4, length: 5 }], items: Vec::new() }
+    }
+
+    /// A folder with the records of one worker.
+    fn recorded(lines: &[u8]) -> (TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let records = folder.path().join("records");
+        fs::create_dir(&records).unwrap();
+        fs::write(records.join("w.jsonl"), lines).unwrap();
+        (folder, records)
+    }
+
+    fn places(folder: &Path) -> Places {
+        let place = |name| folder.join(name);
+        Places { report: place("report"), failed: place("failed"), sums: place("sums") }
+    }
+
+    fn write(job: &Job, folder: &Path, records: &Path, shards: &[Shard]) -> Result<Finished, Fault> {
+        let committed = |index| folder.join(format!("pub-{index}"));
+        let recorded = Recorded::read(&[records.into()], folder)?;
+        let mut writer = ReportWriter::new(job, recorded, places(folder), &committed)?;
+        for (index, shard) in (0..).zip(shards) {
+            writer.shard(index, shard)?;
+        }
+        writer.finish()
+    }
+
+    #[test]
+    fn a_line_says_what_was_read_what_was_written_and_by_whom() {
+        let job = job(&json!({"copy": {"copies": 2}}), Some("{dir}{stem}.{copy}"));
+        let (folder, records) = recorded(&line(&record(1, "1.00000000000000aa.3", false)));
+        let finished = write(&job, folder.path(), &records, &[of_file("a"), of_file("b \"c\"/d.txt")]).unwrap();
+        let report = fs::read(places(folder.path()).report).unwrap();
+        let digest = format!("blake3:{}", blake3::hash(&report).to_hex());
+        assert_eq!(finished, Finished { digest, published: 1, missing: 1, torn: 0, unlisted: 0 });
+        let ids = [of_file("a").id(), of_file("b \"c\"/d.txt").id()];
+        let expected = format!(
+            concat!(
+                r#"{{"index":0,"id":"{}","inputs":[{{"url":"file:///data/in/a","offset":4,"length":5}}],"#,
+                r#""outputs":[],"published":false}}"#,
+                "\n",
+                r#"{{"index":1,"id":"{}","inputs":[{{"url":"file:///data/in/b \"c\"/d.txt","offset":4,"length":5}}],"#,
+                r#""outputs":[{{"url":"file:///data/out/b \"c\"/d.1","bytes":5,"crc32c":"0000000a"}},"#,
+                r#"{{"url":"file:///data/out/b \"c\"/d.2","bytes":5,"crc32c":"0000000a"}}],"published":true,"#,
+                r#""attempts":2,"node":"n","worker":"w","millis":7,"resumedFrom":3,"bytesReadAgain":1,"#,
+                r#""bytesRead":6,"run":1,"program":"copy/1x2"}}"#,
+                "\n",
+            ),
+            ids[0], ids[1]
+        );
+        assert_eq!(String::from_utf8(report).unwrap(), expected);
+    }
+
+    /// Some numbers without a pattern.
+    fn scattered(seed: &mut u64) -> u64 {
+        *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *seed >> 33
+    }
+
+    #[test]
+    fn of_many_records_of_many_workers_the_right_one_counts_for_each_shard() {
+        const SHARDS: u32 = 4000;
+        let folder = tempfile::tempdir().unwrap();
+        let folders = [folder.path().join("records"), folder.path().join("before"), folder.path().join("none")];
+        let mut seed = 1;
+        let mut files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
+        let mut counts: BTreeMap<ShardIndex, (bool, u64, u64, Record)> = BTreeMap::new();
+        for number in 0..12_000 {
+            let index = u32::try_from(scattered(&mut seed)).unwrap() % SHARDS;
+            let (term, sequence) = (scattered(&mut seed) % 12, number);
+            let found = !scattered(&mut seed).is_multiple_of(4);
+            let worker = scattered(&mut seed) % 9;
+            let mut record = record(index, &format!("{term}.{:016x}.{sequence}", 1), found);
+            record.worker = format!("w{worker}");
+            record.millis = number;
+            let key = (found, term, sequence, record.clone());
+            let best = counts.entry(index).or_insert_with(|| key.clone());
+            if (key.0, key.1, key.2) < (best.0, best.1, best.2) {
+                *best = key;
+            }
+            let file = folders[usize::from(worker == 0)].join(format!("w{worker}.jsonl"));
+            let lines = files.entry(file).or_default();
+            lines.extend(line(&record));
+            if scattered(&mut seed).is_multiple_of(8) {
+                lines.extend(line(&record));
+            }
+        }
+        fs::create_dir(&folders[0]).unwrap();
+        fs::create_dir(&folders[1]).unwrap();
+        for (file, lines) in &mut files {
+            // What would win, were it whole.
+            let torn = line(&record(0, "0.0000000000000000.0", false));
+            lines.extend(&torn[..torn.len() - 1]);
+            fs::write(file, lines).unwrap();
+        }
+        fs::write(folders[0].join("w1.jsonl.swp"), line(&record(0, "0.0000000000000000.0", false))).unwrap();
+
+        let recorded = Recorded::read_within(20_000, &folders, folder.path()).unwrap();
+        let (job, committed) = (job(&json!({"copy": {}}), Some("part-{index}")), |_| PathBuf::new());
+        let mut writer = ReportWriter::new(&job, recorded, places(folder.path()), &committed).unwrap();
+        for index in 0..SHARDS {
+            writer.shard(index, &of_file(&format!("f{index}"))).unwrap();
+        }
+        let finished = writer.finish().unwrap();
+        let published = counts.len() as u64;
+        assert!(published < u64::from(SHARDS), "some have no record");
+        assert_eq!((finished.published, finished.missing), (published, u64::from(SHARDS) - published));
+        assert_eq!((finished.torn, finished.unlisted), (files.len() as u64, 0));
+
+        let report = fs::read_to_string(places(folder.path()).report).unwrap();
+        assert_eq!(report.lines().count(), SHARDS as usize);
+        for (index, line) in (0..).zip(report.lines()) {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["index"], index);
+            let record = counts.get(&index).map(|best| (best.3.worker.as_str().into(), best.3.millis.into()));
+            assert_eq!((line["worker"].clone(), line["millis"].clone()), record.unwrap_or_default(), "{index}");
+        }
+        let failed = fs::read_to_string(places(folder.path()).failed).unwrap();
+        let missing = (0..SHARDS).filter(|index| !counts.contains_key(index));
+        assert!(failed.lines().eq(missing.map(|index| format!("file:///data/in/f{index}"))));
+    }
+
+    #[test]
+    fn lines_that_are_no_records_are_counted_and_the_others_are_read() {
+        let good = |index| line(&record(index, "1.00000000000000aa.3", false));
+        let long = vec![b' '; 3 * usize::try_from(LONGEST).unwrap()];
+        let strange = String::from_utf8(good(3)).unwrap().replace("1.00000000000000aa.3", "yesterday");
+        let half = good(4);
+        let lines =
+            [&good(0)[..], b"\n", b"{}\n\xff\n", &long, &good(3), strange.as_bytes(), &good(1), &half[..40]].concat();
+        let (folder, records) = recorded(&lines);
+        let job = job(&json!({"copy": {}}), Some("part-{index}"));
+        let shards: Vec<Shard> = (0..5).map(|index| of_file(&index.to_string())).collect();
+        let finished = write(&job, folder.path(), &records, &shards).unwrap();
+        assert_eq!((finished.published, finished.missing, finished.torn), (2, 3, 6));
+    }
+
+    #[test]
+    fn failed_input_is_a_manifest_with_each_file_once() {
+        let job = job(&json!({"copy": {}}), Some("part-{index}"));
+        let (folder, records) = recorded(&line(&record(2, "1.00000000000000aa.3", false)));
+        let mut two = of_file("b");
+        two.pieces.extend(of_file("c d").pieces);
+        let shards = [of_file("a"), of_file("a"), of_file("fine"), two, of_file("x\ny"), of_file("x\r"), of_file("z")];
+        let finished = write(&job, folder.path(), &records, &shards).unwrap();
+        assert_eq!((finished.missing, finished.unlisted), (6, 2));
+        let failed = fs::read_to_string(places(folder.path()).failed).unwrap();
+        assert_eq!(failed, "file:///data/in/a\nfile:///data/in/b\nfile:///data/in/c d\nfile:///data/in/z\n");
+    }
+
+    #[test]
+    fn failed_items_are_a_manifest_too() {
+        let job = job(&json!({"copy": {}}), Some("part-{index}"));
+        let (folder, records) = recorded(b"");
+        let items = vec!["chr1:1-5".to_owned(), "chr1:1-5".to_owned(), "two\nlines".to_owned()];
+        let shard = Shard { pieces: Vec::new(), items };
+        assert_eq!(write(&job, folder.path(), &records, &[shard]).unwrap().unlisted, 1);
+        assert_eq!(fs::read_to_string(places(folder.path()).failed).unwrap(), "chr1:1-5\nchr1:1-5\n");
+        let report = fs::read_to_string(places(folder.path()).report).unwrap();
+        assert!(report.contains(r#""inputs":[],"items":["chr1:1-5","chr1:1-5","two\nlines"],"#), "{report}");
+    }
+
+    #[test]
+    fn when_all_is_published_there_is_no_list_of_failures() {
+        let (folder, records) = recorded(&line(&record(0, "1.00000000000000aa.3", true)));
+        let job = job(&json!({"copy": {}}), Some("part-{index}"));
+        assert_eq!(write(&job, folder.path(), &records, &[of_file("a")]).unwrap().missing, 0);
+        let Places { report, failed, sums } = places(folder.path());
+        assert!(report.exists() && !failed.exists() && !sums.exists());
+    }
+
+    /// A job that sums up, whose shards 0 and 2 are published with these results.
+    fn summed(results: [&str; 2]) -> (Job, TempDir, PathBuf) {
+        let mut lines = Vec::new();
+        for (index, result) in [0, 2].into_iter().zip(results) {
+            let mut record = record(index, "1.00000000000000aa.3", false);
+            let mut hash = Hash::new(Sum::Crc32c);
+            hash.update(result.as_bytes());
+            (record.bytes, record.crc32c) = (result.len() as u64, hash.finish());
+            lines.extend(line(&record));
+        }
+        let (folder, records) = recorded(&lines);
+        for (index, result) in [0, 2].into_iter().zip(results) {
+            fs::write(folder.path().join(format!("pub-{index}")), result).unwrap();
+        }
+        (job(&json!({"checksum": {"algorithm": "SHA256"}}), None), folder, records)
+    }
+
+    #[test]
+    fn checksums_of_all_published_shards_are_in_one_list() {
+        let large = "ab  x\n".repeat(5000);
+        let (job, folder, records) = summed(["cd  y\nef  z\n", &large]);
+        let shards = [of_file("y"), of_file("w"), of_file("x")];
+        let finished = write(&job, folder.path(), &records, &shards).unwrap();
+        assert_eq!((finished.published, finished.missing), (2, 1));
+        let sums = fs::read_to_string(places(folder.path()).sums).unwrap();
+        assert!(sums == format!("cd  y\nef  z\n{large}"), "{}", sums.len());
+        assert_eq!(sums_name(job.task), Some("SHA256SUMS"));
+        let report = fs::read_to_string(places(folder.path()).report).unwrap();
+        assert!(report.contains(r#""outputs":[],"published":true"#), "without `output` nothing else is written");
+    }
+
+    #[test]
+    fn a_result_that_is_not_what_was_published_is_not_summed_up() {
+        for changed in ["cd  y\nef  Z\n", "cd  y\n", "cd  y\nef  z\ngh  q\n"] {
+            let (job, folder, records) = summed(["cd  y\nef  z\n", ""]);
+            fs::write(folder.path().join("pub-0"), changed).unwrap();
+            let refused = write(&job, folder.path(), &records, &[of_file("y")]).unwrap_err();
+            assert!(refused.to_string().contains("pub-0' is not what was published as the result of shard 0"));
+        }
+        let (job, folder, records) = summed(["", ""]);
+        fs::remove_file(folder.path().join("pub-0")).unwrap();
+        assert!(write(&job, folder.path(), &records, &[of_file("y")]).unwrap_err().vanished());
+    }
+
+    #[test]
+    fn what_is_there_is_not_written_over() {
+        let (folder, records) = recorded(b"");
+        fs::write(places(folder.path()).report, "another's").unwrap();
+        let job = job(&json!({"copy": {}}), Some("part-{index}"));
+        let refused = write(&job, folder.path(), &records, &[]).unwrap_err();
+        assert!(refused.to_string().starts_with("cannot create '"), "{refused}");
+    }
+}

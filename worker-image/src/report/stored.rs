@@ -1,0 +1,72 @@
+//! The report in the store: made once, create-only, with its lists beside it.
+
+use std::path::{Path, PathBuf};
+
+use hyperflow_api::message::StoredReport;
+use hyperflow_core::layout::Layout;
+
+use super::{Places as Files, Recorded, ReportWriter, sums_name};
+use crate::{
+    attempt::Attempt,
+    claim,
+    fault::{self, Fault},
+    plan_file::PlanFile,
+    store,
+    work::{Places, Work, directory},
+};
+
+/// Makes the report of a job that has a plan, or finds it made.
+pub fn make(work: &Work, attempt: &Attempt, places: &Places) -> Result<Option<StoredReport>, Fault> {
+    let plan = places.records.join(work.layout.plan());
+    if store::look(&plan)?.is_none() {
+        return Ok(None);
+    }
+    let path = places.records.join(work.layout.report());
+    if store::look(&path)?.is_none() {
+        write(work, attempt, places, &PlanFile::open(&plan, None)?, &path)?;
+    }
+    store::sync_found(&path)?;
+    let bytes = std::fs::File::open(&path).map_err(fault::output("open", &path))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(bytes).map_err(fault::output("read", &path))?;
+    let url = format!("{}{}", work.job.records_folder().unwrap_or_default(), work.layout.report());
+    Ok(Some(StoredReport { url, digest: format!("blake3:{}", hasher.finalize().to_hex()) }))
+}
+
+fn write(work: &Work, attempt: &Attempt, places: &Places, plan: &PlanFile, path: &Path) -> Result<(), Fault> {
+    let folder = store::parent(path);
+    let private = |what: &str| folder.join(Layout::private(what, attempt.grant().epoch, &work.worker));
+    let files = Files { report: private("report"), failed: private("failed"), sums: private("sums") };
+    // The first owner's commits are those of all who took the names over from it; each recorded what it did.
+    let chain = claim::chain(work, &places.commits)?;
+    let commits = chain.first().map_or_else(|| work.layout.clone(), |first| Layout::new(&first.uid));
+    let mut recorded: Vec<PathBuf> = chain.iter().map(|owner| records_beside(&owner.plan)).collect();
+    let own = places.records.join(work.layout.records_folder());
+    if !recorded.contains(&own) {
+        recorded.push(own);
+    }
+    let recorded = Recorded::read(&recorded, &std::env::temp_dir())?;
+    let committed = |index| places.commits.join(commits.commit(index));
+    let mut writer = ReportWriter::new(&work.job, recorded, files.clone(), &committed)?;
+    plan.each(|index, shard| {
+        attempt.go_on()?;
+        writer.shard(index, shard)
+    })?;
+    let finished = writer.finish()?;
+    if finished.torn > 0 || finished.unlisted > 0 {
+        tracing::info!(torn = finished.torn, unlisted = finished.unlisted, "lines that are not in the report");
+    }
+    // The report is last: where it is, everything beside it is.
+    let sums = sums_name(work.job.task).map(|name| (&files.sums, folder.join(name)));
+    let failed = (finished.missing > 0).then(|| (&files.failed, folder.join("failed.txt")));
+    for (private, name) in sums.into_iter().chain(failed).chain([(&files.report, path.to_path_buf())]) {
+        store::link_new(private, &name)?;
+        store::remove(private)?;
+    }
+    store::sync_folder(folder)
+}
+
+/// The folder of records beside a plan.
+fn records_beside(plan: &str) -> PathBuf {
+    store::parent(directory(plan)).join("records")
+}
