@@ -131,15 +131,38 @@ impl Place {
         self.folder.join(inside)
     }
 
+    /// The same of a URL in a job's spec or status.
+    ///
+    /// # Errors
+    /// When it is not on the volume.
+    pub fn path_of(&self, url: &str) -> Result<PathBuf> {
+        let inside = url.strip_prefix("file:///data/").ok_or_else(|| format!("'{url}' is not on the volume"))?;
+        Ok(self.path(inside))
+    }
+
+    /// Writes a file of the volume, and the folders that it needs.
+    ///
+    /// # Errors
+    /// When the volume cannot be written.
+    pub fn write(&self, inside: &str, bytes: &[u8]) -> Result<PathBuf> {
+        let path = self.path(inside);
+        let mut folder = self.folder.clone();
+        for part in Path::new(inside).parent().into_iter().flat_map(Path::components) {
+            folder.push(part);
+            std::fs::create_dir_all(&folder)?;
+            std::os::unix::fs::chown(&folder, Some(WORKER_USER), Some(WORKER_USER))?;
+        }
+        std::fs::write(&path, bytes)?;
+        std::os::unix::fs::chown(&path, Some(WORKER_USER), Some(WORKER_USER))?;
+        Ok(path)
+    }
+
     /// Writes an input of `bytes` that looks like chance and is the same for the same seed.
     ///
     /// # Errors
     /// When the volume cannot be written.
     pub fn write_input(&self, name: &str, bytes: usize, seed: u64) -> Result<PathBuf> {
-        let path = self.path("in").join(name);
-        std::fs::write(&path, crate::oracle::noise(bytes, seed))?;
-        std::os::unix::fs::chown(&path, Some(WORKER_USER), Some(WORKER_USER))?;
-        Ok(path)
+        self.write(&format!("in/{name}"), &crate::oracle::noise(bytes, seed))
     }
 
     /// Empties the output folder, for another job.

@@ -1,6 +1,7 @@
 //! The right answer, computed from the files themselves.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Read,
     os::unix::fs::MetadataExt,
@@ -8,10 +9,12 @@ use std::{
 };
 
 use crc_fast::{CrcAlgorithm, Digest};
+use hyperflow_api::ShardJobStatus;
 use hyperflow_core::{invariants, ranges::RangeSet};
 use serde::Deserialize;
+use serde_json::Value;
 
-use crate::{Result, ensure};
+use crate::{Result, cluster::Place, ensure};
 
 /// Bytes that look like chance, the same for the same seed (SplitMix64).
 #[must_use]
@@ -64,6 +67,62 @@ pub fn parts(output: &Path) -> Result<Vec<PathBuf>> {
     }
     parts.sort();
     Ok(parts)
+}
+
+/// Small files by their paths.
+pub type Tree = BTreeMap<String, Vec<u8>>;
+
+/// Every file beneath a folder, by its path relative to it; but not what lies in our own folder there.
+///
+/// # Errors
+/// When one cannot be read.
+pub fn tree(folder: &Path) -> Result<Tree> {
+    let mut tree = Tree::new();
+    let mut waiting = vec![String::new()];
+    while let Some(below) = waiting.pop() {
+        let folder = folder.join(&below);
+        for entry in fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))? {
+            let entry = entry?;
+            let name = format!("{below}{}", entry.file_name().to_string_lossy());
+            match entry.file_type()?.is_dir() {
+                true if name == "_hyperflow" => {}
+                true => waiting.push(format!("{name}/")),
+                false => drop(tree.insert(name, fs::read(entry.path())?)),
+            }
+        }
+    }
+    Ok(tree)
+}
+
+/// Refuses two trees that differ in a name or in a byte.
+///
+/// # Errors
+/// With the first difference.
+pub fn same(found: &Tree, wanted: &Tree) -> Result {
+    for (name, bytes) in wanted {
+        let found = found.get(name).ok_or_else(|| format!("{name:?} is not there, only {:?}", found.keys()))?;
+        ensure(found == bytes, || format!("{name:?} has {} other bytes, not {}", found.len(), bytes.len()))?;
+    }
+    let more = found.keys().find(|name| !wanted.contains_key(*name));
+    more.map_or(Ok(()), |name| Err(format!("{name:?} is there, and should not be").into()))
+}
+
+/// The objects of a report, which must be the one that status speaks of: a line for each shard, in order.
+///
+/// # Errors
+/// When it is not.
+pub fn report(place: &Place, status: &ShardJobStatus) -> Result<Vec<Value>> {
+    let said = status.report.as_ref().ok_or("status has no report")?;
+    let bytes = fs::read(place.path_of(&said.url)?).map_err(|error| format!("{}: {error}", said.url))?;
+    let digest = format!("blake3:{}", blake3::hash(&bytes).to_hex());
+    ensure(digest == said.digest, || format!("{} has digest {digest}, status says {}", said.url, said.digest))?;
+    let read = |line| Ok(serde_json::from_str(line)?);
+    let lines = std::str::from_utf8(&bytes)?.lines().map(read).collect::<Result<Vec<Value>>>()?;
+    let total = status.shards.as_ref().map_or(0, |shards| shards.total);
+    let indexes: Vec<Option<i64>> = lines.iter().map(|line| line["index"].as_i64()).collect();
+    let wanted: Vec<Option<i64>> = (0..i64::from(total)).map(Some).collect();
+    ensure(indexes == wanted, || format!("the report has shards {indexes:?} of {total}"))?;
+    Ok(lines)
 }
 
 /// A line of a worker's record file.
@@ -139,7 +198,12 @@ pub fn job_folder(output: &Path) -> Result<PathBuf> {
 /// # Errors
 /// When there is not exactly one job, or its folder cannot be read.
 pub fn commits(output: &Path) -> Result<usize> {
-    Ok(fs::read_dir(job_folder(output)?.join("pub"))?.count())
+    let mut commits = 0;
+    for entry in fs::read_dir(job_folder(output)?.join("pub"))? {
+        // Beside them lie the files of commits that name several.
+        commits += usize::from(entry?.file_type()?.is_file());
+    }
+    Ok(commits)
 }
 
 /// Everything that must hold of a copy that is complete: byte-identical, each shard published once by one commit, each

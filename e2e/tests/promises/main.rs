@@ -3,15 +3,23 @@
 #![allow(clippy::print_stdout, reason = "a test program speaks to people")]
 
 mod cleans_up_when_deleted;
+mod copies_a_tree;
 mod copies_byte_identical;
 mod counts_numbers;
+mod cuts_between_lines;
 mod ends_by_its_deadline;
 mod fails_with_remedy;
+mod goes_on_from_results;
 mod goes_when_its_time_is_over;
+mod keeps_checksums;
 mod keeps_status_small;
 mod leaves_managed_jobs_alone;
+mod lists_many_files;
+mod makes_three_copies;
 mod only_who_may_create_pods;
+mod reads_manifests;
 mod refuses_bad_input;
+mod runs_the_examples;
 mod says_why_no_worker_runs;
 mod scales_while_running;
 mod serves_one_namespace;
@@ -31,6 +39,7 @@ mod survives_restored_etcd;
 mod survives_rollout;
 mod survives_stopped_node;
 mod suspends_and_resumes;
+mod takes_any_name;
 mod two_leaders_publish_once;
 mod upgrades_under_load;
 mod waits_for_room;
@@ -53,15 +62,24 @@ const PROMISES: &[Promise] = &[
     promise!(survives_killed_worker, alone: false),
     promise!(survives_deleted_pod, alone: false),
     promise!(survives_restarted_container, alone: false),
+    promise!(makes_three_copies, alone: false),
     promise!(copies_byte_identical, alone: false),
+    promise!(copies_a_tree, alone: false),
+    promise!(goes_on_from_results, alone: false),
+    promise!(reads_manifests, alone: false),
+    promise!(keeps_checksums, alone: false),
+    promise!(cuts_between_lines, alone: false),
     promise!(refuses_bad_input, alone: false),
     promise!(fails_with_remedy, alone: false),
+    promise!(runs_the_examples, alone: false),
+    promise!(takes_any_name, alone: false),
     promise!(counts_numbers, alone: false),
     promise!(survives_out_of_memory, alone: false),
     promise!(only_who_may_create_pods, alone: false),
     promise!(waits_like_helm, alone: false),
     promise!(survives_eviction_and_preemption, alone: false),
     promise!(leaves_managed_jobs_alone, alone: false),
+    promise!(lists_many_files, alone: false),
     promise!(says_why_no_worker_runs, alone: false),
     promise!(scales_while_running, alone: false),
     promise!(waits_for_room, alone: false),
@@ -125,4 +143,22 @@ fn copy(name: &str, bytes_per_shard: &str, rate: &str, workers: u32, slots: u32)
             "checkpoint": {"periodSeconds": 1, "bytes": "1Mi"}
         }
     })
+}
+
+/// The same of other files: `output` is the folder of the results, and `path` names them.
+fn copy_of(name: &str, files: &Value, output: &str, path: &str) -> Value {
+    let mut job = copy(name, "4Mi", "1G", 2, 2);
+    job["spec"]["source"] = json!({"files": files});
+    job["spec"]["output"] = json!({"url": output, "path": path});
+    job
+}
+
+/// Files that are read and of which nothing is published; what is known of them is kept in `file:///data/records/`.
+fn kept(name: &str, source: Value, task: Value) -> Value {
+    let mut job = copy(name, "4Mi", "1G", 1, 2);
+    job["spec"]["source"] = source;
+    job["spec"]["task"] = task;
+    job["spec"]["records"] = json!({"url": "file:///data/records/"});
+    job["spec"].as_object_mut().map(|spec| spec.remove("output"));
+    job
 }
