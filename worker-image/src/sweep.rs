@@ -15,7 +15,7 @@ use crate::{
 
 const SWEPT: &str = "swept";
 
-/// Removes what is temporary, then makes the report. Doing it twice is fine.
+/// Removes what is temporary, then makes the report, if one is wanted. Doing it twice is fine.
 pub fn run(work: &Work, attempt: &Attempt) -> Result<Option<StoredReport>, Fault> {
     for folder in [work.commits_directory()?, work.records_directory()?] {
         if store::look(&folder)?.is_none() {
@@ -33,7 +33,7 @@ pub fn run(work: &Work, attempt: &Attempt) -> Result<Option<StoredReport>, Fault
         }
     }
     remove_renamed(&own, attempt)?;
-    report::make(work, attempt, &places)
+    if attempt.grant().probe { report::make(work, attempt, &places) } else { Ok(None) }
 }
 
 /// Removes what this sweep has renamed, and what an earlier one has before it died.

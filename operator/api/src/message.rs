@@ -274,7 +274,7 @@ pub struct Grant {
     pub attempt: u32,
     /// The worker runs it already under this epoch: go on under the new one (P18).
     pub replaces: Option<Epoch>,
-    /// It may have been published unseen: look before working (P18).
+    /// It may have been published unseen: look before working (P18). For a sweep: say what was published, in a report.
     pub probe: bool,
     /// Where to go on from.
     pub resume: Option<Checkpoint>,

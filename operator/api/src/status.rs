@@ -189,6 +189,10 @@ pub struct Recovery {
     pub takeover: String,
     /// Digest of source, task and output as they were when the job was first taken over (P4).
     pub frozen: String,
+    /// How the job fails, once that is decided and until it has: `InputChanged` and a message.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 2048))]
+    pub verdict: String,
     /// Shards below this may have been leased; none at or above it was.
     pub reserved_through: i32,
     /// `35/u1763900000`: seconds that the job was active up to a moment, since which it is active; `35` while it rests.

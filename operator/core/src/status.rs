@@ -32,6 +32,8 @@ pub(crate) struct Left {
     pub(crate) reserved_through: ShardIndex,
     pub(crate) failures: Vec<FailureSample>,
     pub(crate) clock: Clock,
+    /// The end that was decided, and was not to be yet.
+    pub(crate) verdict: Option<Verdict>,
 }
 
 /// A status that cannot be read.
@@ -92,6 +94,10 @@ impl Left {
             reserved_through,
             failures,
             clock,
+            verdict: notes
+                .verdict
+                .split_once(' ')
+                .map(|(reason, message)| Verdict::Failed { reason: reason.into(), message: message.into() }),
         })
     }
 }
@@ -214,6 +220,10 @@ fn notes(known: &Coordinator, now: Now, reserved: ShardIndex) -> Recovery {
         term: i64::try_from(known.takeover.term).unwrap_or(i64::MAX),
         takeover: format!("{:016x}", known.takeover.random),
         frozen: known.frozen.clone(),
+        verdict: match &known.verdict {
+            Some(Verdict::Failed { reason, message }) if !ended => format!("{reason} {message}"),
+            _ => String::new(),
+        },
         reserved_through: number(reserved),
         clock: known.clock.to_string(),
         workers,

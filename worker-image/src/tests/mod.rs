@@ -119,8 +119,15 @@ pub fn epoch(sequence: u64) -> Epoch {
 pub fn start(target: Target, sequence: u64, resume: Option<Checkpoint>) -> Started {
     let (sender, reports) = mpsc::channel(4096);
     let stop = Arc::new(StopFlag::default());
-    let grant =
-        Grant { target, epoch: epoch(sequence), attempt: 1, replaces: None, probe: false, resume, heir_of: None };
+    let grant = Grant {
+        target,
+        epoch: epoch(sequence),
+        attempt: 1,
+        replaces: None,
+        probe: target == Target::Sweep,
+        resume,
+        heir_of: None,
+    };
     let attempt = Attempt::new(Assignment { run: RunId(sequence), grant }, stop.clone(), sender);
     Started { attempt, stop, reports }
 }

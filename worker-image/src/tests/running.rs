@@ -35,7 +35,7 @@ pub fn runner() -> (Runner, mpsc::Receiver<Event>) {
 
 fn assignment(run: u64, target: Target) -> Assignment {
     let grant =
-        Grant { target, epoch: epoch(run), attempt: 1, replaces: None, probe: false, resume: None, heir_of: None };
+        Grant { target, epoch: epoch(run), attempt: 1, replaces: None, probe: true, resume: None, heir_of: None };
     Assignment { run: RunId(run), grant }
 }
 

@@ -62,6 +62,7 @@ impl Coordinator {
     /// Work that comes before or after all shards, if it is time for it.
     pub(super) fn next_chore(&self, now: Now) -> Result<Option<Target>, NotNow> {
         let (target, under_way) = match (&self.plan, &self.verdict) {
+            _ if self.verdict_must_be_stored() => return Err(NotNow::Sweeping),
             (_, Some(verdict)) if self.anything_to_sweep() => {
                 (Target::Sweep, if *verdict == Verdict::Deleted { NotNow::Deleting } else { NotNow::Sweeping })
             }
@@ -86,7 +87,9 @@ impl Coordinator {
         self.chore.lease = Some((target, lease));
         let attempt = 1 + self.chore.failures;
         let heir_of = self.chore.heir_of;
-        let grant = Grant { target, epoch: lease.epoch, attempt, replaces: None, probe: false, resume: None, heir_of };
+        // Who deletes a job waits for it to go, not for a report.
+        let probe = target == Target::Sweep && self.verdict != Some(Verdict::Deleted);
+        let grant = Grant { target, epoch: lease.epoch, attempt, replaces: None, probe, resume: None, heir_of };
         self.offer(seat, grant);
     }
 

@@ -76,14 +76,17 @@ impl Coordinator {
         self.end_in_time(now);
         let Some(verdict) = self.verdict.clone().filter(|_| self.conclusion.is_none()) else { return };
         self.mind_clock(now);
-        let patience_ends = self.sweeps_until().is_none_or(|until| now.millis >= until);
+        let patience_ends =
+            !self.verdict_must_be_stored() && self.sweeps_until().is_none_or(|until| now.millis >= until);
         if !self.anything_to_sweep() || patience_ends || self.nobody_can_sweep() {
             if self.anything_to_sweep() && !self.seen.abandoned {
                 let message = "no worker could remove temporary files under '_hyperflow/': remove them by hand";
                 self.announce(true, "SweepFailed", message.into());
             }
             self.revoke_chore();
-            self.say_end(&verdict, effects);
+            if verdict == Verdict::Deleted {
+                effects.push(Effect::Release);
+            }
             self.conclusion = Some((verdict, now.unix));
             self.writer.touch();
             effects.push(Effect::LookAtPool);
@@ -92,9 +95,18 @@ impl Coordinator {
 
     /// When the end stops waiting for a sweep.
     pub(super) fn sweeps_until(&self) -> Option<u64> {
+        if self.verdict_must_be_stored() {
+            return None;
+        }
         let under_way = self.chore.lease.is_some_and(|(target, _)| target == Target::Sweep);
         let more = if under_way && self.verdict != Some(Verdict::Deleted) { REPORT_MILLIS } else { 0 };
         self.chore.sweep_by.map(|by| by + more)
+    }
+
+    /// What is swept cannot be gone on with: before that, another operator must be able to read that the job fails.
+    pub(super) fn verdict_must_be_stored(&self) -> bool {
+        let stored = self.last_status().recovery.as_ref().is_some_and(|notes| !notes.verdict.is_empty());
+        matches!(self.verdict, Some(Verdict::Failed { .. })) && self.anything_to_sweep() && !stored
     }
 
     /// Temporary files may be there, and nobody has removed them yet.
@@ -108,13 +120,16 @@ impl Coordinator {
         self.verdict == Some(Verdict::Deleted) && self.pool.nobody_stays()
     }
 
-    fn say_end(&mut self, verdict: &Verdict, effects: &mut Vec<Effect>) {
-        match verdict {
-            Verdict::Complete => {
+    /// The end is stored: people may hear of it.
+    pub(super) fn announce_end(&mut self) {
+        match self.conclusion.clone() {
+            Some((Verdict::Complete, _)) => {
                 self.announce(false, "Complete", format!("{} shards succeeded", self.shards.total()));
             }
-            Verdict::Failed { reason, message } => self.announce(true, "Failed", format!("{reason}: {message}")),
-            Verdict::Deleted => effects.push(Effect::Release),
+            Some((Verdict::Failed { reason, message }, _)) => {
+                self.announce(true, "Failed", format!("{reason}: {message}"));
+            }
+            Some((Verdict::Deleted, _)) | None => {}
         }
     }
 

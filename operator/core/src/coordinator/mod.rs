@@ -122,7 +122,7 @@ pub struct Coordinator {
     /// Why nothing more is leased.
     pub(crate) not_now: NotNow,
     /// Decided, though perhaps not swept yet.
-    verdict: Option<Verdict>,
+    pub(crate) verdict: Option<Verdict>,
     /// Final: to be stored.
     pub(crate) conclusion: Option<(Verdict, i64)>,
     pub(crate) failures: Vec<FailureSample>,
@@ -168,7 +168,7 @@ impl Coordinator {
             chore: chore::Chore::default(),
             report: None,
             not_now: NotNow::TermNotStored,
-            verdict: None,
+            verdict: left.verdict,
             conclusion: None,
             failures: left.failures,
             workers: BTreeMap::new(),
@@ -189,6 +189,9 @@ impl Coordinator {
         if let Some(end) = status::end_of(&seen.status, seen.generation) {
             (coordinator.verdict, coordinator.conclusion) = (Some(end.0.clone()), Some(end));
             return Ok(coordinator);
+        }
+        if coordinator.verdict.is_some() {
+            coordinator.chore.sweep_by = Some(now.millis + end::SWEEP_MILLIS);
         }
         coordinator.mind_clock(now);
         coordinator.plan_numbers(now);

@@ -6,7 +6,7 @@
 
 use hyperflow_api::{ShardJobStatus, ids::ShardIndex};
 
-use super::{Coordinator, Effect, Revision, SessionId};
+use super::{Coordinator, Effect, Revision, SessionId, end::SWEEP_MILLIS};
 use crate::{Now, status};
 
 /// Least milliseconds between two writes.
@@ -148,6 +148,7 @@ impl Coordinator {
         let InFlight { knowledge, status, reserved, acknowledge, ends, .. } = write;
         let size = serde_json::to_vec(&status).map_or(0, |bytes| bytes.len() as u64);
         let first = self.writer.stored.is_none();
+        let awaited = self.verdict_must_be_stored();
         if self.writer.last.as_ref() != Some(&status) {
             self.writer.not_before = now.millis + INTERVAL_MILLIS.max(size * 1000 / BYTES_PER_SECOND);
         }
@@ -163,8 +164,13 @@ impl Coordinator {
                 worker.orders.acked_through = Some(number);
             }
         }
+        if awaited && !self.verdict_must_be_stored() {
+            // Only now a worker may begin to sweep, however long that took.
+            self.chore.sweep_by = Some(now.millis + SWEEP_MILLIS);
+        }
         if ends && !self.writer.end_stored {
             self.writer.end_stored = true;
+            self.announce_end();
             for worker in self.workers.values_mut() {
                 worker.orders.leave = true;
             }

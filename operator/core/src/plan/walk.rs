@@ -106,7 +106,8 @@ impl Walk {
             return Ok(ControlFlow::Continue(()));
         }
         if let Cut::Bytes { bytes } | Cut::Lines { bytes, .. } = self.cut {
-            // Each of them is a piece of this entry alone.
+            // Each of them is a piece of this entry alone; nothing is cut finer than the cutter does.
+            let bytes = bytes.max(1);
             for index in shards.start.max(self.from)..shards.end {
                 let shard = self.piece(&entry, u64::from(index - shards.start).saturating_mul(bytes), bytes);
                 if let ControlFlow::Break(value) = show(index, &shard) {

@@ -264,6 +264,13 @@ pub const MUTANTS: &[Mutant] = &[
         broken: "if now.millis >= until && !MUTANT || self.pool.all(spoken) {",
     },
     Mutant {
+        name: "that the job fails is forgotten by the next operator",
+        rule: "P25",
+        file: "coordinator/mod.rs",
+        find: "            verdict: left.verdict,",
+        broken: "            verdict: left.verdict.filter(|_| !MUTANT),",
+    },
+    Mutant {
         name: "a checkpoint is made before the output is synced",
         rule: "P20",
         file: "checkpoint.rs",

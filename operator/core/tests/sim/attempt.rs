@@ -21,6 +21,8 @@ use super::{
 const CHUNK: usize = 10;
 const CHECKPOINT: usize = 30;
 const LISTING: usize = 80;
+/// Why a shard of which no attempt can do better ends the job.
+pub const FATAL: &str = "Fatal";
 
 /// What the store is about to do to the next step of an attempt that goes to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,8 @@ pub struct Attempt {
     pub pace: u64,
     /// The task fails half-way.
     pub fails: bool,
+    /// And no attempt of any shard can do better.
+    pub fatal: bool,
     /// Half-way it ends its process.
     pub kills: Option<&'static str>,
     /// The job has an output.
@@ -73,6 +77,7 @@ impl Attempt {
             stop: None,
             pace,
             fails: false,
+            fatal: false,
             kills: None,
             copies,
             step: Step::Look,
@@ -129,7 +134,10 @@ impl Attempt {
             return None;
         }
         let kills = self.kills.map(Acted::Kills);
-        kills.or_else(|| self.fails.then(|| Acted::Ends(failed(FailureClass::Application, "Broken", false))))
+        let fatal = || self.fatal.then(|| Acted::Ends(failed(FailureClass::BadInput, FATAL, true)));
+        kills
+            .or_else(fatal)
+            .or_else(|| self.fails.then(|| Acted::Ends(failed(FailureClass::Application, "Broken", false))))
     }
 
     fn copy(&mut self, index: ShardIndex, trouble: Option<Trouble>, store: &mut Store) -> Acted {

@@ -6,7 +6,7 @@ use hyperflow_core::{
     reasons::NotNow,
 };
 
-use super::{api::done_in, operators::Desk, scenario::LEASE_MILLIS, store::reference, world::World};
+use super::{api::done_in, attempt::FATAL, operators::Desk, scenario::LEASE_MILLIS, store::reference, world::World};
 
 /// Two heartbeats, what clocks differ, and the grid of the watch.
 const BEATS: u64 = 1700;
@@ -89,6 +89,14 @@ impl World {
         }
         if status.conditions.iter().any(|it| it.reason == "SpecChanged") {
             return self.visit("spec change ended the job");
+        }
+        if let Some(index) = self.scenario.fatal {
+            if status.conditions.iter().any(|it| it.reason == FATAL) {
+                return self.visit("a shard ended the job");
+            }
+            // It kills no worker: only workers that died of something else can have had it given up.
+            let failed: RangeSet = status.shards.as_ref().unwrap().failed_indexes.parse().unwrap();
+            assert!(failed.contains(index), "L3 what cannot be done ends the job: shard {index} did not");
         }
         self.judge_shards(&status, &done);
     }

@@ -196,6 +196,7 @@ impl World {
             let is = |shard: Option<ShardIndex>| shard == Some(index) && !published;
             attempt.kills =
                 is(self.scenario.poison).then_some("Error").or(is(self.scenario.hungry).then_some("OOMKilled"));
+            attempt.fatal = is(self.scenario.fatal);
             let failing = self.scenario.failing.filter(|_| grant.attempt < 3);
             attempt.fails = failing.is_some_and(|one_in| self.chance.once_in(one_in));
             self.check_resume(index, &grant);

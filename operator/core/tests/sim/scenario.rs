@@ -26,6 +26,9 @@ pub struct Scenario {
     pub poison: Option<ShardIndex>,
     /// A shard that wants more memory than a worker has.
     pub hungry: Option<ShardIndex>,
+    /// A shard of which no attempt can do better: it ends the job.
+    #[serde(default)]
+    pub fatal: Option<ShardIndex>,
     /// The task fails in one attempt of so many.
     pub failing: Option<u64>,
     pub max_attempts: u32,
@@ -46,6 +49,8 @@ impl Scenario {
         let pace = chance.pick(&[1, 1, 2, 4]).unwrap();
         let failing = chance.once_in(2).then(|| 10 + chance.below(50));
         let gentle = chance.once_in(8);
+        let fatal = chance.once_in(12).then(|| some_shard(chance));
+        let fatal = fatal.filter(|index| ![poison, hungry].contains(&Some(*index)));
         Self {
             copies: !chance.once_in(4),
             shards,
@@ -56,6 +61,7 @@ impl Scenario {
             slow: (pace == 1 && chance.once_in(3)).then_some(3),
             poison,
             hungry,
+            fatal,
             failing,
             max_attempts: if hungry.is_some() { 4 } else { 10 },
             nodes_known: gentle || !chance.once_in(4),

@@ -81,7 +81,7 @@ impl Run {
             size /= 2;
         }
         let simpler: [fn(&mut Scenario); 5] = [
-            |it| (it.poison, it.hungry, it.gentle) = (None, None, false),
+            |it| (it.poison, it.hungry, it.fatal, it.gentle) = (None, None, None, false),
             |it| (it.failing, it.slow) = (None, None),
             |it| it.slots = 1,
             |it| it.parallelism = 1,

@@ -34,7 +34,8 @@ impl Tally {
 }
 
 /// Every one of these must be visited by a thousand seeds.
-pub const PATHS: [&str; 53] = [
+pub const PATHS: [&str; 54] = [
+    "a shard ended the job",
     "API server away",
     "API server away for long",
     "deleted",
