@@ -41,13 +41,9 @@ impl Sums {
         let files: Vec<(&str, u64)> = input.files().collect();
         while let Some(&(path, end)) = files.get(self.file) {
             while progress.position() < end {
-                let left = usize::try_from(end - progress.position()).unwrap_or(usize::MAX);
-                let want = left.min(progress.buffer.len());
-                progress.pace(want as u64)?;
-                let position = progress.position();
-                input.read(&mut progress.buffer[..want], position)?;
-                self.hash.update(&progress.buffer[..want]);
-                progress.advance(want as u64, figures);
+                let length = progress.fill(input, end, 0)?;
+                self.hash.update(&progress.buffer[..length]);
+                progress.advance(length as u64, figures);
                 if progress.is_due() {
                     progress.checkpoint(Some(self.state()))?;
                 }

@@ -100,7 +100,7 @@ pub fn take(work: &Work, aside: &Path, places: &Places) -> Result<(), Fault> {
         name: brief.name.clone(),
         path: output.path.clone(),
         program: work.job.task.program(),
-        plan: format!("{}{}", work.job.records_folder().unwrap_or_default(), work.layout.plan()),
+        plan: work.records_url(&work.layout.plan()),
     };
     let bytes = serde_json::to_vec(&ours).map_err(|error| fault::output("write", &path)(error.into()))?;
     if store::put_new(aside, &path, &bytes)? == store::Created::Before {

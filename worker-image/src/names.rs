@@ -10,7 +10,7 @@ use std::{
 
 use hyperflow_api::{ids::ShardIndex, message::FailureClass};
 use hyperflow_core::{
-    job::{Named, Output, Task},
+    job::{Job, Named, Output, Task},
     layout::FOLDER,
     plan::Shard,
 };
@@ -25,12 +25,11 @@ use crate::{
 /// Most names of a folder that are listed; in one with more each name is looked for.
 const LISTED: usize = 100_000;
 
-/// Names of a shard's results, relative to the output's directory.
-pub fn of(work: &Work, output: &Output, index: ShardIndex, shard: &Shard) -> Vec<String> {
-    let copies = if let Task::Copy { copies } = work.job.task { copies } else { 1 };
-    let id = shard.id();
-    let file = shard.pieces.first().map_or("", |piece| piece.file.path.as_str());
-    (1..=copies).map(|copy| output.name(Named { index, id: &id, file, copy })).collect()
+/// Names of a shard's results, relative to the output's directory; none for a job without output. `id` is the shard's.
+pub fn of(job: &Job, index: ShardIndex, id: &str, shard: &Shard) -> Vec<String> {
+    let Some(output) = &job.output else { return Vec::new() };
+    let copies = if let Task::Copy { copies } = job.task { copies } else { 1 };
+    (1..=copies).map(|copy| output.name(Named { index, id, file: first(shard), copy })).collect()
 }
 
 /// The first name of a result that something has already.
@@ -43,7 +42,7 @@ pub fn taken(work: &Work, plan: &PlanFile) -> Result<Option<String>, Fault> {
     let mut folder = Folder::default();
     let mut taken = None;
     plan.each(|index, shard| {
-        for name in of(work, output, index, shard) {
+        for name in of(&work.job, index, &shard.id(), shard) {
             if taken.is_none() && folder.has(&root.join(&name))? {
                 taken = Some(name);
             }
@@ -95,12 +94,14 @@ fn list(folder: &Path) -> Result<Option<HashSet<std::ffi::OsString>>, Fault> {
 
 /// Refuses results of two shards under one name, and results in the folder of ours.
 pub fn check_apart(work: &Work, plan: &PlanFile) -> Result<(), Fault> {
-    let Some(output) = work.job.output.as_ref().filter(|output| !output.tells_shards_apart()) else { return Ok(()) };
+    if work.job.output.as_ref().is_none_or(Output::tells_shards_apart) {
+        return Ok(());
+    }
     // A million names are known by sixteen megabytes of hashes; only where two are alike the names are compared.
     let mut hashes = HashSet::new();
     let mut alike = None;
     plan.each(|index, shard| {
-        for name in of(work, output, index, shard) {
+        for name in of(&work.job, index, &shard.id(), shard) {
             if name.split('/').next() == Some(FOLDER) {
                 return Err(collision(&format!(
                     "the result of '{}' would be '{name}', and '{FOLDER}' is Hyperflow's own",
@@ -114,7 +115,7 @@ pub fn check_apart(work: &Work, plan: &PlanFile) -> Result<(), Fault> {
         Ok(())
     })?;
     match alike {
-        Some(name) => Err(both(work, plan, output, &name)?),
+        Some(name) => Err(both(work, plan, &name)?),
         None => Ok(()),
     }
 }
@@ -126,10 +127,10 @@ fn hash(name: &str) -> u64 {
 }
 
 /// Names both inputs that would have one result.
-fn both(work: &Work, plan: &PlanFile, output: &Output, name: &str) -> Result<Fault, Fault> {
+fn both(work: &Work, plan: &PlanFile, name: &str) -> Result<Fault, Fault> {
     let mut inputs = Vec::new();
     plan.each(|index, shard| {
-        if inputs.len() < 2 && of(work, output, index, shard).iter().any(|its| its == name) {
+        if inputs.len() < 2 && of(&work.job, index, &shard.id(), shard).iter().any(|its| its == name) {
             inputs.push(first(shard).to_owned());
         }
         Ok(())

@@ -79,7 +79,7 @@ fn stored(work: &Work) -> Result<Option<Planned>, Fault> {
 
 /// Of the plan, as people read it.
 fn url(work: &Work) -> String {
-    format!("{}{}", work.job.records_folder().unwrap_or_default(), work.layout.plan())
+    work.records_url(&work.layout.plan())
 }
 
 /// Makes the folders, proves that the store is create-only, and claims the names. When it refuses, it removes what it

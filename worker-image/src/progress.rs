@@ -21,6 +21,7 @@ use crate::{
     publish::Publisher,
     segments::{self, Writer},
     store,
+    stream::Stream,
     work::Work,
 };
 
@@ -120,15 +121,25 @@ impl<'a> Progress<'a> {
         self.resumed.as_deref()
     }
 
-    /// Waits until so many bytes may be read or written.
-    pub fn pace(&self, bytes: u64) -> Result<(), Fault> {
-        self.work.pace(bytes, self.attempt)
+    /// Fills the buffer with the input that comes next, as far as `end`, and says how many bytes those are. Each of them
+    /// is read once and will be written `writes` times, and the pace counts all of that.
+    pub fn fill(&mut self, input: &mut Stream<'_>, end: u64, writes: u64) -> Result<usize, Fault> {
+        let left = usize::try_from(end - self.position).unwrap_or(usize::MAX);
+        let length = left.min(self.buffer.len());
+        self.work.pace((1 + writes) * length as u64, self.attempt)?;
+        input.read(&mut self.buffer[..length], self.position)?;
+        Ok(length)
+    }
+
+    /// How many results are written at once.
+    pub fn writers(&self) -> u64 {
+        1 + self.more.len() as u64
     }
 
     /// Adds the first bytes of the buffer to the output.
     pub fn append_buffer(&mut self, length: usize) -> Result<(), Fault> {
         let bytes = &self.buffer[..length];
-        self.work.metrics.bytes_written.inc_by((length * (1 + self.more.len())) as u64);
+        self.work.metrics.bytes_written.inc_by(length as u64 * self.writers());
         self.own.append(bytes)?;
         self.more.iter_mut().try_for_each(|copy| copy.append(bytes))
     }

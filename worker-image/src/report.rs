@@ -14,7 +14,7 @@ use std::{
 
 use hyperflow_api::{ids::ShardIndex, message::FailureClass};
 use hyperflow_core::{
-    job::{Job, Named, Sum, Task},
+    job::{Job, Sum, Task},
     plan::{Piece, Shard},
 };
 use serde::Serialize;
@@ -23,6 +23,7 @@ pub use self::{recorded::Recorded, stored::make};
 use crate::{
     fault::{self, Fault},
     hash::Hash,
+    names,
     records::Record,
     store,
 };
@@ -153,14 +154,9 @@ impl<'a> ReportWriter<'a> {
 
     fn outputs<'r>(&self, record: &'r Record, id: &str, shard: &Shard) -> Vec<Output<'r>> {
         let Some(output) = &self.job.output else { return Vec::new() };
-        let copies = match self.job.task {
-            Task::Copy { copies } => copies,
-            Task::Checksum(_) => 1,
-            Task::Noop => 0,
-        };
-        let file = shard.pieces.first().map_or("", |piece| &piece.file.path);
-        let url = |copy| format!("{}{}", output.url, output.name(Named { index: record.index, id, file, copy }));
-        (1..=copies).map(|copy| Output { url: url(copy), bytes: record.bytes, crc32c: &record.crc32c }).collect()
+        let url = |name| format!("{}{name}", output.url);
+        let names = names::of(self.job, record.index, id, shard).into_iter();
+        names.map(|name| Output { url: url(name), bytes: record.bytes, crc32c: &record.crc32c }).collect()
     }
 
     /// Adds the result of a shard to the list of checksums.

@@ -34,7 +34,7 @@ pub fn run(work: &Work, attempt: &Attempt, index: ShardIndex) -> Result<Publishe
         let message = format!("shard {index} was leased, and the plan has {} shards", plan.plan().shards());
         fault::try_again(FailureClass::WorkerLost, "PlanUnknown", message)
     })?;
-    let names = work.job.output.as_ref().map(|output| names::of(work, output, index, &shard)).unwrap_or_default();
+    let names = names::of(&work.job, index, &shard.id(), &shard);
     let cut = plan.plan().cut();
     let length = match (work.job.task, cut) {
         (Task::Copy { .. }, Cut::Files { .. } | Cut::Bytes { .. }) => Some(shard.bytes()),

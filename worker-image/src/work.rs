@@ -145,6 +145,11 @@ impl Work {
         self.job.records_folder().map(|url| directory(&url).into()).ok_or_else(no_place)
     }
 
+    /// URL of a file of ours beside the plan, by its name in the layout.
+    pub fn records_url(&self, name: &str) -> String {
+        format!("{}{name}", self.job.records_folder().unwrap_or_default())
+    }
+
     /// Remembers under which job's folder commits are: the first owner of the names (P31).
     pub fn commit_under(&self, owner: &JobUid) {
         *locked(&self.commits) = Some(Layout::new(owner));

@@ -1,6 +1,9 @@
 //! The report in the store: made once, create-only, with its lists beside it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use hyperflow_api::message::StoredReport;
 use hyperflow_core::layout::Layout;
@@ -11,7 +14,7 @@ use crate::{
     claim,
     fault::{self, Fault},
     plan_file::PlanFile,
-    store,
+    store::{self, Created},
     work::{Places, Work, directory},
 };
 
@@ -22,18 +25,34 @@ pub fn make(work: &Work, attempt: &Attempt, places: &Places) -> Result<Option<St
         return Ok(None);
     }
     let path = places.records.join(work.layout.report());
-    if store::look(&path)?.is_none() {
-        write(work, attempt, places, &PlanFile::open(&plan, None)?, &path)?;
-    }
-    store::sync_found(&path)?;
-    let bytes = std::fs::File::open(&path).map_err(fault::output("open", &path))?;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(bytes).map_err(fault::output("read", &path))?;
-    let url = format!("{}{}", work.job.records_folder().unwrap_or_default(), work.layout.report());
-    Ok(Some(StoredReport { url, digest: format!("blake3:{}", hasher.finalize().to_hex()) }))
+    let written = match store::look(&path)? {
+        None => write(work, attempt, places, &PlanFile::open(&plan, None)?, &path)?,
+        Some(_) => None,
+    };
+    let digest = match written {
+        Some(digest) => digest,
+        None => found(&path)?,
+    };
+    Ok(Some(StoredReport { url: work.records_url(&work.layout.report()), digest }))
 }
 
-fn write(work: &Work, attempt: &Attempt, places: &Places, plan: &PlanFile, path: &Path) -> Result<(), Fault> {
+/// Another sweep has made the report: its digest, once it is durable (P6).
+fn found(path: &Path) -> Result<String, Fault> {
+    store::sync_found(path)?;
+    let report = File::open(path).map_err(fault::output("open", path))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(report).map_err(fault::output("read", path))?;
+    Ok(format!("blake3:{}", hasher.finalize().to_hex()))
+}
+
+/// The digest of the report, if it is ours that is there now.
+fn write(
+    work: &Work,
+    attempt: &Attempt,
+    places: &Places,
+    plan: &PlanFile,
+    path: &Path,
+) -> Result<Option<String>, Fault> {
     let folder = store::parent(path);
     let private = |what: &str| folder.join(Layout::private(what, attempt.grant().epoch, &work.worker));
     let files = Files { report: private("report"), failed: private("failed"), sums: private("sums") };
@@ -59,11 +78,13 @@ fn write(work: &Work, attempt: &Attempt, places: &Places, plan: &PlanFile, path:
     // The report is last: where it is, everything beside it is.
     let sums = sums_name(work.job.task).map(|name| (&files.sums, folder.join(name)));
     let failed = (finished.missing > 0).then(|| (&files.failed, folder.join("failed.txt")));
+    let mut created = Created::Before;
     for (private, name) in sums.into_iter().chain(failed).chain([(&files.report, path.to_path_buf())]) {
-        store::link_new(private, &name)?;
+        created = store::link_new(private, &name)?;
         store::remove(private)?;
     }
-    store::sync_folder(folder)
+    store::sync_folder(folder)?;
+    Ok((created == Created::Us).then_some(finished.digest))
 }
 
 /// The folder of records beside a plan.
