@@ -3,6 +3,7 @@
 use super::{Cutter, Entry, FORMAT, Foot, Head, Mark, Plan, PlanError, STRIDE, named};
 
 /// A stored plan while it is read.
+#[derive(Default)]
 pub struct Reading {
     head: Option<Head>,
     foot: Option<Foot>,
@@ -13,22 +14,6 @@ pub struct Reading {
     offset: u64,
     whole: blake3::Hasher,
     content: blake3::Hasher,
-}
-
-impl Default for Reading {
-    fn default() -> Self {
-        Self {
-            head: None,
-            foot: None,
-            marks: Vec::new(),
-            cutter: Cutter::default(),
-            entries: 0,
-            bytes: 0,
-            offset: 0,
-            whole: blake3::Hasher::new(),
-            content: blake3::Hasher::new(),
-        }
-    }
 }
 
 impl Reading {
