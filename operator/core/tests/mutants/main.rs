@@ -1,8 +1,8 @@
 //! Deliberately broken variants of the core, each of which the simulator must catch, or it proves nothing.
 //!
-//! `make mutants` grows a copy of the core in which every mutant of `list.rs` sleeps, wakes one after the other, and
-//! plays seeds until a promise is broken (`hunt.rs`). Nothing of this is in the core itself. Without `MUTANTS_DIR` only
-//! this is tried: that what each of them breaks is still there.
+//! `make mutants` grows a copy of the workspace in whose core every mutant of `list.rs` sleeps, wakes one after the
+//! other, and plays seeds until a promise is broken (`hunt.rs`). Nothing of this is in the core itself. Without
+//! `MUTANTS_DIR` only this is tried: that what each of them breaks is still there.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test program")]
 #![allow(clippy::disallowed_methods, reason = "where the copy grows comes from the environment")]
@@ -59,17 +59,13 @@ fn every_mutant_has_its_place() {
 fn a_copy_of_the_core_grows() {
     let Some(folder) = std::env::var_os("MUTANTS_DIR").map(PathBuf::from) else { return };
     let root = core().join("../..");
-    for part in ["operator/api", "operator/core"] {
+    // The whole workspace, though the core alone is compiled: the packages it is made of are then shared with ours.
+    for part in ["operator", "worker-image", "e2e"] {
         copy(&root.join(part), &folder.join(part));
     }
-    let workspace = fs::read_to_string(root.join("Cargo.toml")).unwrap();
-    let members = |line: &str| line.starts_with("members") || line.starts_with("default-members");
-    let lines = workspace.lines().map(|line| match line.split_once(" = ").filter(|_| members(line)) {
-        Some((key, _)) => format!("{key} = [\"operator/api\", \"operator/core\"]"),
-        None => line.to_owned(),
-    });
-    write(&folder.join("Cargo.toml"), &lines.collect::<Vec<_>>().join("\n"));
-    write(&folder.join("Cargo.lock"), &fs::read_to_string(root.join("Cargo.lock")).unwrap());
+    for file in ["Cargo.toml", "Cargo.lock"] {
+        write(&folder.join(file), &fs::read_to_string(root.join(file)).unwrap());
+    }
     let (source, sim) = (folder.join("operator/core/src"), folder.join("operator/core/tests/sim"));
     for Mutant { name, file, find, broken, .. } in MUTANTS {
         let text = fs::read_to_string(source.join(file)).unwrap();
