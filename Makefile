@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench deps crds images cluster-tool cluster-up cluster-down install uninstall lint unit sim worlds mutants fuzz chart e2e soak
+.PHONY: help demo test bench deps crds images test-images load-test-images cluster-tool cluster-up cluster-down install uninstall lint unit sim worlds mutants fuzz chart e2e soak
 
 NODES ?= 2
 SEEDS ?= 10000
@@ -27,13 +27,16 @@ ifeq ($(CLUSTER),local)
   export PATH := $(STATE)/bin:$(PATH)
   USE_CLUSTER := cluster-up
   INSTALL := charts/install.sh --cluster $(TOOL)
+  LOAD := e2e/images/build --cluster $(TOOL)
 else
   USE_CLUSTER :=
   INSTALL := charts/install.sh $(if $(REGISTRY),--registry $(REGISTRY))
+  LOAD := e2e/images/build $(if $(REGISTRY),--registry $(REGISTRY))
+  export HYPERFLOW_TEST_IMAGES := $(REGISTRY)
 endif
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 	@echo "  CLUSTER=current uses the current kube context instead of a cluster of our own (REGISTRY=… to push the images)."
 
 demo: install $(INPUT) ## a real cluster copies a real file, loses a worker half-way, and proves the result
@@ -44,7 +47,7 @@ test: ## everything: format, lints, unit, simulator, CRD drift, charts, end to e
 	@.ci/test
 
 bench: PROFILE := release
-bench: install ## our figures beside the peers', as a table and in bench.jsonl (RUNS=5 ROWS=copy_file,small_shards)
+bench: install load-test-images ## our figures beside the peers', as a table and in bench.jsonl (RUNS=5 ROWS=copy_file,small_shards)
 	@target/*/release/bench --runs $(RUNS) $(if $(ROWS),--rows $(ROWS))
 
 deps: ## install what is missing on Debian (build tools; the cluster tool installs its own)
@@ -56,6 +59,12 @@ crds: ## write crds/ and the CRD chart from the Rust types
 
 images: deps ## build both images into target/images
 	@charts/images.sh --profile $(PROFILE) $(if $(BINARIES),--binaries $(BINARIES))
+
+test-images: deps ## build the images of programs that tests run into target/images
+	@e2e/images/build
+
+load-test-images: deps $(USE_CLUSTER)
+	@$(LOAD)
 
 cluster-tool: deps
 	@mkdir -p target
@@ -99,10 +108,10 @@ chart: cluster-tool ## lint, render and check the charts, here and with kubeconf
 	@$(TOOL) build
 	@charts/test.sh
 
-e2e: install ## the promises, on the real cluster
+e2e: install load-test-images ## the promises, on the real cluster
 	@cargo test --locked --workspace --test promises
 
-soak: install ## the promises in their long form, 200,000 seeds, and larger worlds
+soak: install load-test-images ## the promises in their long form, 200,000 seeds, and larger worlds
 	@HYPERFLOW_SOAK=1 cargo test --locked --workspace --test promises
 	@$(MAKE) --no-print-directory sim SEEDS=200000
 	@WORLDS=large $(MAKE) --no-print-directory worlds

@@ -23,9 +23,9 @@ die() {
 
 say() { printf 'images: %s\n' "$*"; }
 
-megabytes() { awk -v bytes="$(stat -c %s "$1")" 'BEGIN { printf "%.1f MB", bytes / 1e6 }'; }
-
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=charts/archive.sh
+source "$root/charts/archive.sh"
 profile=dev
 out=$root/target/images
 tag=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml")
@@ -56,20 +56,10 @@ done
 [[ $profile == dev || $profile == release ]] || die "--profile must be 'dev' or 'release', not '$profile'"
 [[ $tag =~ ^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$ ]] || die "--tag '$tag' is not an image tag"
 
-builder=
-for candidate in buildah podman docker; do
-    if command -v "$candidate" >/dev/null; then
-        builder=$candidate
-        break
-    fi
-done
-[[ -n $builder ]] || die "no image builder: install buildah, podman or docker"
 for tool in strip readelf; do
     command -v "$tool" >/dev/null || die "'$tool' is missing: install binutils"
 done
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 
@@ -85,37 +75,9 @@ compile() {
     say "programs built (profile $profile) in $((SECONDS - started)) s"
 }
 
-# Storage of its own, thrown away: nothing is left in the machine's image store, and nothing there is used.
-with_buildah() {
-    buildah --storage-driver=vfs --root "$work/storage" --runroot "$work/run" "$@"
-}
-
-# build NAME CONTEXT CONTAINERFILE ARCHIVE
-build() {
-    local name=$1 context=$2 file=$3 archive=$4
-    case $builder in
-    buildah)
-        # A fixed time stamp: the same binary gives the same image, byte for byte.
-        with_buildah bud --quiet --isolation=chroot --timestamp 0 --build-arg "VERSION=$tag" -f "$file" -t "$name" "$context" &&
-            with_buildah push --quiet "$name" "docker-archive:$archive:$name"
-        ;;
-    podman)
-        podman build --quiet --timestamp 0 --build-arg "VERSION=$tag" -f "$file" -t "$name" "$context" &&
-            podman save --quiet --format docker-archive -o "$archive" "$name"
-        ;;
-    docker)
-        docker build --quiet --build-arg "VERSION=$tag" -f "$file" -t "$name" "$context" &&
-            docker save -o "$archive" "$name"
-        ;;
-    esac >"$work/log" 2>&1 || {
-        cat "$work/log" >&2
-        die "$builder could not build $name"
-    }
-}
-
 # image PROGRAM CONTAINERFILE
 image() {
-    local program=$1 file=$2 started=$SECONDS
+    local program=$1 file=$2
     local binary=$binaries/hyperflow-$program name=hyperflow.dev/$program:$tag archive=$out/$program.tar
     local context=$work/$program sum
     [[ -f $binary ]] || die "no binary at '$binary'"
@@ -126,17 +88,9 @@ image() {
         die "'$binary' is not static: it cannot run in an empty image"
     fi
     sum=$({ printf '%s\n' "$name"; cat "$file" "$context/hyperflow-$program"; } | sha256sum)
-    if [[ -f $archive && -f $archive.sha256 && $(<"$archive.sha256") == "$sum" ]]; then
-        say "$name is unchanged ($(megabytes "$archive"), $archive)"
-        return
-    fi
-    # Aside and renamed, the checksum last: a run that is stopped half-way leaves nothing that looks finished.
-    rm -f "$archive.sha256" "$archive.new"
-    build "$name" "$context" "$file" "$archive.new"
-    mv "$archive.new" "$archive"
-    printf '%s\n' "$sum" >"$archive.sha256"
-    say "$name built with $builder in $((SECONDS - started)) s: binary $(megabytes "$binary")," \
-        "stripped $(megabytes "$context/hyperflow-$program"), $archive $(megabytes "$archive")"
+    is_current "$name" "$archive" "$sum" && return
+    archive "$name" "$context" "$file" "$archive" "$sum" --build-arg "VERSION=$tag"
+    say "its binary has $(megabytes "$binary"), stripped $(megabytes "$context/hyperflow-$program")"
 }
 
 [[ -n $binaries ]] || compile

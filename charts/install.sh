@@ -20,7 +20,11 @@ die() {
     exit 1
 }
 
+say() { printf 'install: %s\n' "$*"; }
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=charts/archive.sh
+source "$root/charts/archive.sh"
 images=$root/target/images
 cluster='' registry='' namespace=hyperflow-system
 while (($#)); do
@@ -54,10 +58,8 @@ else
     helm=(helm)
 fi
 if [[ -n $registry ]]; then
-    command -v buildah >/dev/null || die "buildah is missing: it pushes the images"
     for program in operator worker; do
-        image=$(buildah --storage-driver=vfs pull --quiet "docker-archive:$images/$program.tar")
-        buildah --storage-driver=vfs push --quiet "$image" "docker://$registry/$program:$tag"
+        push_archive "$images/$program.tar" "$registry/$program:$tag"
     done
     values+=(--set "image.repository=$registry/operator" --set "workerImage.repository=$registry/worker")
 fi
@@ -67,4 +69,4 @@ fi
     --namespace "$namespace" --create-namespace --take-ownership --force-conflicts --wait >/dev/null
 "${helm[@]}" upgrade --install hyperflow "$root/charts/hyperflow" \
     --namespace "$namespace" --wait --timeout 120s "${values[@]}" "$@" >/dev/null
-printf 'install: hyperflow %s is running in namespace %s\n' "$tag" "$namespace"
+say "hyperflow $tag is running in namespace $namespace"

@@ -3,10 +3,12 @@ package main
 import (
 	"archive/tar"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -44,12 +46,57 @@ func loadImageCommand(ctx context.Context, args []string) error {
 	}
 	for i := 0; i < set.NArg(); i += 2 {
 		name := fullName(set.Arg(i))
+		there, err := s.isLoaded(ctx, nodes, name, set.Arg(i+1))
+		if err != nil {
+			return err
+		}
+		if there {
+			s.say("%s is on %d nodes already", name, len(nodes))
+			continue
+		}
 		if err := s.loadImage(ctx, nodes, name, set.Arg(i+1)); err != nil {
 			return err
 		}
 		s.say("%s is on %d nodes", name, len(nodes))
 	}
 	return nil
+}
+
+// isLoaded tells whether every node has the image, and had it from this archive.
+func (s *state) isLoaded(ctx context.Context, nodes []node, name, archive string) (bool, error) {
+	same, err := sameContent(archive, s.imagePath(name))
+	if err != nil || !same {
+		return false, err
+	}
+	for _, n := range nodes {
+		names, err := n.imageNames(ctx)
+		if err != nil || !slices.Contains(names, name) {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// sameContent compares a file with one that may not exist.
+func sameContent(path, other string) (bool, error) {
+	var sums [2][sha256.Size]byte
+	for i, path := range []string{path, other} {
+		file, err := os.Open(path)
+		if i == 1 && errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("open the archive: %w", err)
+		}
+		hash := sha256.New()
+		_, err = io.Copy(hash, file)
+		file.Close()
+		if err != nil {
+			return false, fmt.Errorf("read the archive %s: %w", path, err)
+		}
+		hash.Sum(sums[i][:0])
+	}
+	return sums[0] == sums[1], nil
 }
 
 // loadImage gives the image to the nodes there are, and keeps a copy of the
@@ -92,6 +139,10 @@ func (s *state) storeImage(name string, archive io.Reader, use func(copied strin
 		return fmt.Errorf("store the image %s: %w", name, err)
 	}
 	if err := use(part.Name()); err != nil {
+		// Some nodes may have the new image by now: the one before is nobody's.
+		if gone := os.Remove(s.imagePath(name)); !errors.Is(gone, fs.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
 		return err
 	}
 	if err := os.Rename(part.Name(), s.imagePath(name)); err != nil {
@@ -102,11 +153,10 @@ func (s *state) storeImage(name string, archive io.Reader, use func(copied strin
 
 // importStored gives a node the stored images it lacks: all of them if it is new.
 func (s *state) importStored(ctx context.Context, n node) error {
-	listed, err := run(ctx, "ctr", "-a", n.socket(), "-n", "k8s.io", "images", "list", "-q")
+	present, err := n.imageNames(ctx)
 	if err != nil {
 		return err
 	}
-	present := strings.Fields(listed)
 	archives, err := filepath.Glob(s.path("images", "*.tar"))
 	if err != nil {
 		return fmt.Errorf("list the stored images: %w", err)
@@ -124,6 +174,12 @@ func (s *state) importStored(ctx context.Context, n node) error {
 		}
 	}
 	return nil
+}
+
+// imageNames lists the images that a node's containerd has.
+func (n node) imageNames(ctx context.Context) ([]string, error) {
+	listed, err := run(ctx, "ctr", "-a", n.socket(), "-n", "k8s.io", "images", "list", "-q")
+	return strings.Fields(listed), err
 }
 
 // importImage gives a node's containerd the image under one name, and moves the

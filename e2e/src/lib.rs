@@ -11,6 +11,7 @@
 //! | `process.rs` | processes of pods, where the nodes are on this machine |
 //! | `node.rs` | whole nodes: which one to break, cordon, drain, evict |
 //! | `oracle.rs` | the right answer, from the files themselves |
+//! | `image.rs` | the images of programs that promises run |
 //! | `harness.rs` | runs promises side by side, and some alone |
 //! | `diagnosis.rs` | what the cluster was doing when a promise broke |
 
@@ -21,6 +22,7 @@ pub mod diagnosis;
 pub mod diary;
 pub mod fault;
 pub mod harness;
+pub mod image;
 pub mod job;
 pub mod node;
 pub mod oracle;
