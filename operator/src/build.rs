@@ -104,6 +104,7 @@ fn pod_spec(owner: &Owner<'_>, settings: &Settings) -> PodSpec {
         metadata: _,
         bytes_per_second: _,
         resources: wanted,
+        scratch: _,
         volumes,
         volume_mounts,
         service_account_name,

@@ -93,7 +93,7 @@ impl Turns {
     }
 
     async fn guarded(&self, job: &ShardJob) -> Result<Action, ReconcileError> {
-        let turn = AssertUnwindSafe(timeout(TURN, reconcile(job, &self.context))).catch_unwind();
+        let turn = AssertUnwindSafe(timeout(TURN, Box::pin(reconcile(job, &self.context)))).catch_unwind();
         match turn.await {
             Ok(Ok(result)) => result,
             Ok(Err(_elapsed)) => Err(ReconcileError::Deadline(TURN.as_secs())),

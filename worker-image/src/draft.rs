@@ -11,7 +11,7 @@ use hyperflow_api::message::FailureClass;
 use hyperflow_core::{
     job::{Cut, Listing, Source},
     paths::file_path,
-    plan::{Draft, Entry, FileEntry, Head, ItemEntry, PlanError},
+    plan::{Draft, Entry, FileEntry, Head, ItemEntry, Numbers, PlanError},
     selection::Selection,
 };
 
@@ -37,10 +37,7 @@ const MANIFEST: &str = "/hyperflow/manifest/list";
 
 /// The plan of the input as it is now.
 pub fn make(work: &Work, attempt: &Attempt) -> Result<PlanFile, Fault> {
-    let Source::Listed(listing, cut) = &work.job.source else {
-        let message = "numbers need no plan, and one was asked for".into();
-        return Err(fault::end_job(FailureClass::BadInput, "NoInput", message));
-    };
+    let Source { listing, cut } = &work.job.source;
     let mut writer = Writer::new(work, base(listing), cut)?;
     match listing {
         Listing::File(url) => writer.file(one(work, url)?)?,
@@ -49,6 +46,12 @@ pub fn make(work: &Work, attempt: &Attempt) -> Result<PlanFile, Fault> {
         Listing::ConfigMap { name, key } => {
             let origin = Origin::ConfigMap { name, key, path: Path::new(MANIFEST) };
             manifest(work, attempt, origin, &mut writer)?;
+        }
+        Listing::Items(items) => {
+            items.iter().try_for_each(|item| writer.add(&Entry::Item(ItemEntry { item: item.clone() })))?;
+        }
+        Listing::Numbers { start, count } => {
+            writer.add(&Entry::Numbers(Numbers { start: *start, count: *count }))?;
         }
     }
     writer.end()
@@ -59,7 +62,7 @@ fn base(listing: &Listing) -> &str {
     match listing {
         Listing::File(url) => &url[..=url.rfind('/').unwrap_or(0)],
         Listing::Directory(url, _) => url,
-        Listing::Manifest(_) | Listing::ConfigMap { .. } => "",
+        Listing::Manifest(_) | Listing::ConfigMap { .. } | Listing::Items(_) | Listing::Numbers { .. } => "",
     }
 }
 
@@ -176,9 +179,10 @@ impl<'a> Writer<'a> {
 }
 
 fn not_made(work: &Work, error: &PlanError) -> Fault {
-    let raise = match &work.job.source {
-        Source::Listed(_, Cut::Files { bytes: None, .. }) => "raise `filesPerShard`, or set `bytesPerShard`,",
-        Source::Listed(_, Cut::Items { .. }) => "raise `itemsPerShard`",
+    let raise = match &work.job.source.cut {
+        Cut::Files { bytes: None, .. } => "raise `filesPerShard`, or set `bytesPerShard`,",
+        Cut::Items { .. } => "raise `itemsPerShard`",
+        Cut::Numbers { .. } => "raise `numbersPerShard`",
         _ => "raise `bytesPerShard`",
     };
     let message = match error {

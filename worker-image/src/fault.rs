@@ -70,7 +70,7 @@ pub fn damaged_checkpoint(message: String) -> Fault {
 }
 
 fn failure(class: FailureClass, reason: &str, message: String, ends_job: bool) -> Failure {
-    Failure { class, reason: reason.into(), message, ends_job, checkpoint_unusable: false }
+    Failure { class, reason: reason.into(), message, ends_job, checkpoint_unusable: false, exit_code: None }
 }
 
 impl Fault {

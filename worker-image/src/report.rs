@@ -15,7 +15,7 @@ use std::{
 use hyperflow_api::{ids::ShardIndex, message::FailureClass};
 use hyperflow_core::{
     job::{Job, Sum, Task},
-    plan::{Piece, Shard},
+    plan::{Numbers, Piece, Shard},
 };
 use serde::Serialize;
 
@@ -45,11 +45,11 @@ pub struct Places {
 }
 
 /// Name of the list of all checksums, for a task that makes one.
-pub fn sums_name(task: Task) -> Option<&'static str> {
+pub fn sums_name(task: &Task) -> Option<&'static str> {
     match task {
         Task::Checksum(Sum::Crc32c) => Some("CRC32C"),
         Task::Checksum(Sum::Sha256) => Some("SHA256SUMS"),
-        Task::Copy { .. } | Task::Noop => None,
+        Task::Exec(_) | Task::Copy { .. } | Task::Noop => None,
     }
 }
 
@@ -100,7 +100,7 @@ impl<'a> ReportWriter<'a> {
             recorded,
             report: Writer::create(&places.report)?,
             failed: None,
-            sums: sums_name(job.task).map(|_| Writer::create(&places.sums)).transpose()?,
+            sums: sums_name(&job.task).map(|_| Writer::create(&places.sums)).transpose()?,
             places,
             last_failed: String::new(),
             published: 0,
@@ -119,6 +119,7 @@ impl<'a> ReportWriter<'a> {
             id: &id,
             inputs: shard.pieces.iter().map(Input::new).collect(),
             items: &shard.items,
+            numbers: shard.numbers,
             outputs: record.as_ref().map_or_else(Vec::new, |record| self.outputs(record, &id, shard)),
             published: record.is_some(),
             done,
@@ -216,6 +217,8 @@ struct Line<'a> {
     inputs: Vec<Input<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     items: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    numbers: Option<Numbers>,
     outputs: Vec<Output<'a>>,
     published: bool,
     #[serde(flatten)]
@@ -364,7 +367,7 @@ mod tests {
     fn of_file(path: &str) -> Shard {
         let file =
             InputFile { url: format!("file:///data/in/{path}"), path: path.into(), size: 9, version: "1".into() };
-        Shard { pieces: vec![Piece { file, offset: 4, length: 5 }], items: Vec::new() }
+        Shard { pieces: vec![Piece { file, offset: 4, length: 5 }], ..Shard::default() }
     }
 
     /// A folder with the records of one worker.
@@ -519,7 +522,7 @@ mod tests {
         let job = job(&json!({"copy": {}}), Some("part-{index}"));
         let (folder, records) = recorded(b"");
         let items = vec!["chr1:1-5".to_owned(), "chr1:1-5".to_owned(), "two\nlines".to_owned()];
-        let shard = Shard { pieces: Vec::new(), items };
+        let shard = Shard { items, ..Shard::default() };
         assert_eq!(write(&job, folder.path(), &records, &[shard]).unwrap().unlisted, 1);
         assert_eq!(fs::read_to_string(places(folder.path()).failed).unwrap(), "chr1:1-5\nchr1:1-5\n");
         let report = fs::read_to_string(places(folder.path()).report).unwrap();
@@ -561,7 +564,7 @@ mod tests {
         assert_eq!((finished.published, finished.missing), (2, 1));
         let sums = fs::read_to_string(places(folder.path()).sums).unwrap();
         assert!(sums == format!("cd  y\nef  z\n{large}"), "{}", sums.len());
-        assert_eq!(sums_name(job.task), Some("SHA256SUMS"));
+        assert_eq!(sums_name(&job.task), Some("SHA256SUMS"));
         let report = fs::read_to_string(places(folder.path()).report).unwrap();
         assert!(report.contains(r#""outputs":[],"published":true"#), "without `output` nothing else is written");
     }

@@ -82,7 +82,14 @@ impl Runner {
             tracing::error!(message, "the job is refused");
             // The operator has checked the same: this worker is of another version, and one made now may not be.
             let class = FailureClass::Application;
-            Failure { class, reason: "InvalidSpec".into(), message, ends_job: false, checkpoint_unusable: false }
+            Failure {
+                class,
+                reason: "InvalidSpec".into(),
+                message,
+                ends_job: false,
+                checkpoint_unusable: false,
+                exit_code: None,
+            }
         };
         let brief: Brief = serde_json::from_str(job).map_err(|error| {
             refuse(format!("the worker cannot read the job: {error}. Use a worker image of the operator's version"))
@@ -177,6 +184,7 @@ fn count(metrics: &Metrics, outcome: &Outcome) {
         Outcome::Published(_) => "published",
         Outcome::Planned(_) => "planned",
         Outcome::Claimed(_) => "claimed",
+        Outcome::Finalized => "finalized",
         Outcome::Swept(_) => "swept",
         Outcome::Stopped => "stopped",
         Outcome::Failed(failure) => failure.class.name(),
@@ -206,6 +214,10 @@ fn carry_out(work: &Work, attempt: &Attempt) -> Outcome {
     let outcome = match attempt.grant().target {
         Target::Plan => planner::run(work, attempt),
         Target::Shard(index) => shard::run(work, attempt, index).map(Outcome::Published),
+        Target::Finally => {
+            let message = "`finally` is not known to this worker".into();
+            Err(fault::end_job(FailureClass::Application, "InvalidSpec", message))
+        }
         Target::Sweep => sweep::run(work, attempt).map(Outcome::Swept),
     };
     outcome.unwrap_or_else(fault::Fault::outcome)

@@ -36,7 +36,7 @@ pub fn run(work: &Work, attempt: &Attempt, index: ShardIndex) -> Result<Publishe
     })?;
     let names = names::of(&work.job, index, &shard.id(), &shard);
     let cut = plan.plan().cut();
-    let length = match (work.job.task, cut) {
+    let length = match (&work.job.task, cut) {
         (Task::Copy { .. }, Cut::Files { .. } | Cut::Bytes { .. }) => Some(shard.bytes()),
         _ => None,
     };
@@ -103,13 +103,13 @@ impl Run<'_> {
         let mut input = Stream::open(self.publisher.work, self.shard, self.cut)?;
         let made = Progress::begin(&self.publisher, self.origin, input.length(), &mut self.figures)?;
         let made = self.made.insert(made);
-        match self.publisher.work.job.task {
+        match &self.publisher.work.job.task {
             Task::Copy { .. } => copy::run(made, &mut input, &mut self.figures)?,
             Task::Checksum(sum) => {
-                let sums = self.sums.insert(Sums::begin(sum, made)?);
+                let sums = self.sums.insert(Sums::begin(*sum, made)?);
                 sums.run(made, &mut input, &mut self.figures)?;
             }
-            Task::Noop => return Err(publish::out_of_order("a no-op has no output".into())),
+            Task::Exec(_) | Task::Noop => return Err(publish::out_of_order("a no-op has no output".into())),
         }
         made.assemble()?;
         let content = made.staged().first().map(|staged| staged.segment());

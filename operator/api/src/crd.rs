@@ -29,6 +29,7 @@ pub fn shardjob_crd() -> Result<CustomResourceDefinition, CrdError> {
     let schema = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     schema["properties"]["metadata"] = json!({"type": "object"});
     strip_foreign_descriptions(&mut schema["properties"]["spec"]["properties"]["workers"]);
+    strip_foreign_descriptions(&mut schema["properties"]["spec"]["properties"]["task"]["properties"]["exec"]);
     drop_null_enum_values(schema);
     bound_resource_lists(&mut schema["properties"]["spec"]["properties"]["workers"]["properties"]["resources"]);
     let status = &mut schema["properties"]["status"];

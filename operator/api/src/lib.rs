@@ -2,7 +2,8 @@
 //!
 //! | word | where |
 //! | --- | --- |
-//! | `ShardJob`, what people write | [`shardjob`]: what is processed in [`source`], what is done in [`task`], by whom in [`workers`] |
+//! | `ShardJob`, what people write | [`shardjob`]: what is processed in [`source`], what is done in [`task`] and [`exec`], by whom in [`workers`] |
+//! | what a failure does, what runs twice, what runs again | [`failure`], [`speculation`], [`rerun`] |
 //! | what they read back | [`status`] |
 //! | the schema as a file | [`crd`] |
 //! | who is who: job, worker, shard, epoch | [`ids`] |
@@ -12,11 +13,15 @@
 //! Nothing here decides, waits or talks to Kubernetes: decisions are in `hyperflow-core`.
 
 pub mod crd;
+pub mod exec;
+pub mod failure;
 pub mod ids;
 pub mod message;
 pub mod quantity;
+pub mod rerun;
 pub mod shardjob;
 pub mod source;
+pub mod speculation;
 pub mod status;
 pub mod task;
 pub mod wire;

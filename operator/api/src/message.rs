@@ -12,7 +12,9 @@ pub enum Target {
     Plan,
     /// Run the task on one shard and publish its result.
     Shard(ShardIndex),
-    /// After all shards: remove staging and checkpoints that nobody needs any more.
+    /// After all shards: run the last command with the report as its input.
+    Finally,
+    /// After that: remove staging and checkpoints that nobody needs any more.
     Sweep,
 }
 
@@ -93,6 +95,8 @@ pub enum News {
     Planned(Planned),
     /// The names of the results belong to another job, and its results may be used again (P31): is it gone?
     Claimed(Owner),
+    /// The last command has succeeded, and its result, if it has one, is visible and durable.
+    Finalized,
     /// Nothing temporary is left, and the report, if there is one, is stored.
     Swept(Option<StoredReport>),
     /// The attempt ended in a failure.
@@ -171,6 +175,8 @@ pub struct Failure {
     pub ends_job: bool,
     /// The checkpoint it resumed from cannot be used: the next attempt starts from zero.
     pub checkpoint_unusable: bool,
+    /// The exit code of the user's program, if it ended with one.
+    pub exit_code: Option<i32>,
 }
 
 /// What kind of failure; infrastructure does not use up attempts.

@@ -4,13 +4,16 @@
 //! the core checks everything again, for clusters that hold objects made before a rule.
 
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     CONTROLLER,
+    exec::Finally,
+    failure::FailurePolicy,
     quantity::Quantity,
+    rerun::Rerun,
     source::Source,
+    speculation::Speculation,
     status::ShardJobStatus,
     task::{Output, Records, Task},
     workers::Workers,
@@ -55,9 +58,15 @@ use crate::{
     )
     .message("is immutable once planned: create another ShardJob for other input")
     .field_path(".spec.source"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.plan) || self.spec.task == oldSelf.spec.task")
-        .message("is immutable once planned: create another ShardJob for another task")
-        .field_path(".spec.task"),
+    validation = Rule::new(
+        "!has(oldSelf.status) || !has(oldSelf.status.plan) || self.spec.task == oldSelf.spec.task || \
+         (has(self.spec.rerun) && (!has(oldSelf.spec.rerun) || self.spec.rerun.nonce != oldSelf.spec.rerun.nonce))"
+    )
+    .message(
+        "may only be changed once planned together with a new `spec.rerun.nonce`: shards that run again then use the new \
+         task"
+    )
+    .field_path(".spec.task"),
     validation = Rule::new(
         "!has(oldSelf.status) || !has(oldSelf.status.plan) || (has(self.spec.output) == has(oldSelf.spec.output) && \
          (!has(self.spec.output) || self.spec.output == oldSelf.spec.output))"
@@ -114,6 +123,43 @@ use crate::{
     validation = Rule::new("!has(self.task.checksum) || (has(self.source.files) && self.source.files.boundary == 'File')")
         .message("`task.checksum` needs `source.files` with `boundary` 'File': a checksum is that of a whole file")
         .field_path(".task"),
+    validation = Rule::new("!has(self.task.exec) || (self.task.exec.output == 'None') != has(self.output)")
+        .message(
+            "`output` says where results go: it is required by `task.exec`, and may not be set only when \
+             `task.exec.output` is 'None'"
+        )
+        .field_path(".output"),
+    validation = Rule::new(
+        "!has(self.task.exec) || (has(self.source.files) ? self.task.exec.input != 'None' : \
+         self.task.exec.input != 'Directory' && self.task.exec.input != 'Range')"
+    )
+    .message(
+        "`task.exec.input` 'Directory' and 'Range' need `source.files`, and 'None' needs `source.items` or `source.numbers`"
+    )
+    .field_path(".task.exec.input"),
+    validation = Rule::new(
+        "!has(self.task.exec) || self.task.exec.input != 'None' || !has(self.source.items) || \
+         self.source.items.itemsPerShard == 1"
+    )
+    .message("`task.exec.input` 'None' needs `source.items.itemsPerShard` 1: HYPERFLOW_ITEM is one item")
+    .field_path(".task.exec.input"),
+    validation = Rule::new("!has(self.finally) || has(self.task.exec)")
+        .message("`finally` runs in the image of `task.exec`, which is not set")
+        .field_path(".finally"),
+    validation = Rule::new("!has(self.finally) || has(self.output) || has(self.records)")
+        .message("`finally` reads the report, which needs a place: set `records`")
+        .field_path(".finally"),
+    validation = Rule::new("!has(self.finally) || !has(self.finally.path) || has(self.output)")
+        .message("`path` is relative to `output.url`, and there is no `output`")
+        .field_path(".finally.path"),
+    validation = Rule::new("!has(self.speculation) || self.speculation.mode != 'Duplicate' || has(self.output)")
+        .message("'Duplicate' needs `output`: without it nothing tells which of two attempts was first")
+        .field_path(".speculation.mode"),
+    validation = Rule::new(
+        "!has(self.rerun) || self.rerun.scope != 'All' || !has(self.output) || self.output.path.contains('{run}')"
+    )
+    .message("'All' needs {run} in `output.path`: what was published is never replaced")
+    .field_path(".rerun.scope"),
     validation = Rule::new("!has(self.task.noop) || !has(self.output)")
         .message("`task.noop` publishes nothing: remove `output`")
         .field_path(".task"),
@@ -149,8 +195,12 @@ use crate::{
 pub struct ShardJobSpec {
     /// What is processed. Exactly one of `files`, `items` and `numbers`. Frozen once planned.
     pub source: Source,
-    /// What is done to each shard. Exactly one of `copy`, `checksum` and `noop`. Frozen once planned.
+    /// What is done to each shard. Exactly one of `exec`, `copy`, `checksum` and `noop`. Once planned it changes only with
+    /// a new `rerun.nonce`.
     pub task: Task,
+    /// Runs once after all shards, if they succeeded, with the report as its input: merges parts, loads a table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finally: Option<Finally>,
     /// Where results go. Frozen once planned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Output>,
@@ -171,6 +221,12 @@ pub struct ShardJobSpec {
     /// How often progress inside a shard is kept; whichever comes first.
     #[serde(default)]
     pub checkpoint: CheckpointPolicy,
+    /// What is done about shards that take much longer than others.
+    #[serde(default)]
+    pub speculation: Speculation,
+    /// Runs shards of this job again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerun: Option<Rerun>,
     /// Stops the job without losing anything: workers write checkpoints and leave, and go on from them when this is false
     /// again. As in a Job.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -200,48 +256,6 @@ impl ShardJobSpec {
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.managed_by.as_deref().is_none_or(|controller| controller == CONTROLLER)
-    }
-}
-
-/// What a failure does.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[serde(rename_all = "camelCase", default)]
-pub struct FailurePolicy {
-    /// Attempts of a shard that end in its own failure; lost workers and nodes do not count. 4 is
-    /// `backoffLimitPerIndex` 3 of a Job.
-    #[schemars(range(min = 1, max = 100))]
-    pub max_attempts: i32,
-    /// The wait before an attempt after a failure. A lost worker's first retry waits for nothing.
-    pub backoff: Backoff,
-}
-
-impl Default for FailurePolicy {
-    fn default() -> Self {
-        Self { max_attempts: 4, backoff: Backoff::default() }
-    }
-}
-
-/// Doubles from `initialSeconds` to `maxSeconds`, with jitter.
-#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
-#[x_kube(
-    validation = Rule::new("self.initialSeconds <= self.maxSeconds")
-        .message("`initialSeconds` must be less than or equal to `maxSeconds`"),
-)]
-#[serde(rename_all = "camelCase")]
-pub struct Backoff {
-    /// Seconds before the second attempt.
-    #[serde(default = "five")]
-    #[schemars(range(min = 0, max = 3600))]
-    pub initial_seconds: i32,
-    /// Most seconds between two attempts.
-    #[serde(default = "five_minutes")]
-    #[schemars(range(min = 1, max = 86400))]
-    pub max_seconds: i32,
-}
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self { initial_seconds: five(), max_seconds: five_minutes() }
     }
 }
 
@@ -277,10 +291,6 @@ fn one() -> i32 {
 
 fn five() -> i32 {
     5
-}
-
-fn five_minutes() -> i32 {
-    300
 }
 
 fn checkpoint_bytes() -> Quantity {

@@ -36,6 +36,10 @@ pub struct ShardJobStatus {
     /// Which run of the job this is, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<i32>,
+    /// The `spec.rerun.nonce` that this run began with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    pub observed_rerun_nonce: Option<String>,
     /// The frozen list of inputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanStatus>,

@@ -4,14 +4,19 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::exec::Exec;
+
 /// What is done to each shard.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[x_kube(
-    validation = Rule::new("[has(self.copy), has(self.checksum), has(self.noop)].filter(x, x).size() == 1")
-        .message("must set exactly one of `copy`, `checksum` and `noop`; write one without fields as 'noop: {}'")
+    validation = Rule::new("[has(self.exec), has(self.copy), has(self.checksum), has(self.noop)].filter(x, x).size() == 1")
+        .message("must set exactly one of `exec`, `copy`, `checksum` and `noop`; write one without fields as 'noop: {}'")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct Task {
+    /// Runs a program of yours in its own image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<Exec>,
     /// Writes each shard's bytes, verified, to `output.path`: whole files with boundary File, numbered parts with Byte or
     /// Line.
     #[serde(default, skip_serializing_if = "Option::is_none")]

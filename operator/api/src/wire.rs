@@ -70,6 +70,7 @@ impl From<m::Target> for p::Target {
         let of = match target {
             m::Target::Shard(index) => p::target::Of::Shard(index),
             m::Target::Plan => p::target::Of::Plan(p::Nothing {}),
+            m::Target::Finally => p::target::Of::Finally(p::Nothing {}),
             m::Target::Sweep => p::target::Of::Sweep(p::Nothing {}),
         };
         Self { of: Some(of) }
@@ -81,6 +82,7 @@ fn target(target: Option<p::Target>) -> Result<m::Target, WireError> {
         p::target::Of::Shard(index) if index >= MAX_SHARDS => Err(WireError::Shard(index)),
         p::target::Of::Shard(index) => Ok(m::Target::Shard(index)),
         p::target::Of::Plan(_) => Ok(m::Target::Plan),
+        p::target::Of::Finally(_) => Ok(m::Target::Finally),
         p::target::Of::Sweep(_) => Ok(m::Target::Sweep),
     }
 }
@@ -117,7 +119,7 @@ impl TryFrom<p::Held> for m::Held {
 
 impl From<m::Failure> for p::Failure {
     fn from(failure: m::Failure) -> Self {
-        let m::Failure { class, reason, message, ends_job, checkpoint_unusable } = failure;
+        let m::Failure { class, reason, message, ends_job, checkpoint_unusable, exit_code } = failure;
         let class = match class {
             FailureClass::Application => p::FailureClass::Application,
             FailureClass::BadInput => p::FailureClass::BadInput,
@@ -130,7 +132,7 @@ impl From<m::Failure> for p::Failure {
             FailureClass::Preempted => p::FailureClass::Preempted,
             FailureClass::ImagePull => p::FailureClass::ImagePull,
         };
-        Self { class: class.into(), reason, message, ends_job, checkpoint_unusable }
+        Self { class: class.into(), reason, message, ends_job, checkpoint_unusable, exit_code }
     }
 }
 
@@ -151,11 +153,11 @@ impl TryFrom<p::Failure> for m::Failure {
             Ok(p::FailureClass::ImagePull) => FailureClass::ImagePull,
             Ok(p::FailureClass::Unspecified) | Err(_) => return Err(WireError::Class(failure.class)),
         };
-        let p::Failure { class: _, reason, message, ends_job, checkpoint_unusable } = failure;
+        let p::Failure { class: _, reason, message, ends_job, checkpoint_unusable, exit_code } = failure;
         if !is_reason(&reason) {
             return Err(WireError::Reason);
         }
-        Ok(Self { class, reason, message, ends_job, checkpoint_unusable })
+        Ok(Self { class, reason, message, ends_job, checkpoint_unusable, exit_code })
     }
 }
 
@@ -173,6 +175,7 @@ impl From<m::Fact> for p::Fact {
             m::News::Claimed(m::Owner { uid, namespace, name }) => {
                 Wire::Claimed(p::Owner { uid: uid.0, namespace, name })
             }
+            m::News::Finalized => Wire::Finalized(p::Nothing {}),
             m::News::Swept(report) => Wire::Swept(p::Swept {
                 report: report.map(|m::StoredReport { url, digest }| p::StoredReport { url, digest }),
             }),
@@ -203,6 +206,7 @@ impl TryFrom<p::Fact> for m::Fact {
                 namespace: bounded("owner's namespace", namespace)?,
                 name: bounded("owner's name", name)?,
             }),
+            Wire::Finalized(_) => m::News::Finalized,
             Wire::Swept(p::Swept { report }) => m::News::Swept(report.map(stored_report).transpose()?),
             Wire::Failed(failure) => m::News::Failed(failure.try_into()?),
             Wire::Released(_) => m::News::Released,
@@ -367,6 +371,7 @@ mod tests {
             message: "it shrank".into(),
             ends_job: true,
             checkpoint_unusable: false,
+            exit_code: Some(65),
         };
         let checkpoint = m::Checkpoint { number: 2, position: 1 << 40, digest: 7 };
         let fact = |news| m::Fact { target: m::Target::Shard(41), epoch: lease(), news };

@@ -26,6 +26,12 @@ use crate::quantity::Quantity;
     )
     .message("'/hyperflow' is used by the worker; mount somewhere else")
     .field_path(".volumeMounts"),
+    validation = Rule::new(
+        "!has(self.scratch) || !has(self.scratch.volumeName) || (has(self.volumes) && self.volumes.exists(v, v.name == \
+         self.scratch.volumeName))"
+    )
+    .message("must be the name of an entry in `volumes`")
+    .field_path(".scratch.volumeName"),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct Workers {
@@ -42,6 +48,9 @@ pub struct Workers {
     /// As in a container.
     #[serde(default)]
     pub resources: Resources,
+    /// Where programs may write: TMPDIR, and the files that HYPERFLOW_INPUT and HYPERFLOW_OUTPUT name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<Scratch>,
     /// As in a pod, without the types that reach into the node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
@@ -103,6 +112,7 @@ impl Default for Workers {
             metadata: None,
             bytes_per_second: None,
             resources: Resources::default(),
+            scratch: None,
             volumes: Vec::new(),
             volume_mounts: Vec::new(),
             service_account_name: None,
@@ -152,6 +162,23 @@ pub struct Resources {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub requests: BTreeMap<String, Quantity>,
+}
+
+/// Where programs may write.
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[x_kube(
+    validation = Rule::new("has(self.sizeLimit) || has(self.volumeName)")
+        .message("must set `sizeLimit`, `volumeName` or both"),
+)]
+#[serde(rename_all = "camelCase")]
+pub struct Scratch {
+    /// Most bytes in a worker. Each slot has its share; an attempt that writes more is ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_limit: Option<Quantity>,
+    /// The name of an entry in `volumes`; default: an emptyDir of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub volume_name: Option<String>,
 }
 
 /// A volume of the worker pods.

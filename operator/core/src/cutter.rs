@@ -22,13 +22,14 @@ impl Cutter {
         self.shards
     }
 
-    /// Adds an entry of `size` bytes. Gives the shards that it is in; none when there would be too many.
+    /// Adds an entry of `size` bytes, or numbers. Gives the shards that it is in; none when there would be too many.
     pub fn add(&mut self, cut: &Cut, size: u64) -> Option<Range<ShardIndex>> {
         match *cut {
             Cut::Bytes { bytes } | Cut::Lines { bytes, .. } => {
                 let parts = u32::try_from(size.div_ceil(bytes.max(1))).ok()?;
                 self.begin(parts)
             }
+            Cut::Numbers { numbers } => self.begin(u32::try_from(size.div_ceil(numbers.max(1))).ok()?),
             Cut::Items { items } => self.pack(items, u64::MAX, 0),
             Cut::Files { files, bytes } => self.pack(files, bytes.unwrap_or(u64::MAX), size),
         }

@@ -4,6 +4,7 @@
 //! around it, meets this check. What is refused gets a reason and a message that says what to do.
 
 use hyperflow_api::{
+    exec,
     ids::JobUid,
     quantity::Quantity,
     shardjob::ShardJobSpec,
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{checkpoint::Cadence, layout::FOLDER, paths::check_writable, retry::RetryPolicy, source};
 pub use crate::{
     output::{Named, Output},
+    program::{Finally, Program},
     source::{Cut, Listing, Source},
 };
 
@@ -24,6 +26,8 @@ pub struct Job {
     pub source: Source,
     /// What is done to each shard.
     pub task: Task,
+    /// What is done once after all of them.
+    pub finally: Option<Finally>,
     /// Where results go.
     pub output: Option<Output>,
     /// Where plan, records and report are kept, if it is not `_hyperflow/` in the output: `file:///…/`.
@@ -38,13 +42,17 @@ pub struct Job {
     pub cadence: Cadence,
     /// Limit of one worker's reads and writes together.
     pub bytes_per_second: Option<u64>,
+    /// Limit of one attempt's scratch space: a slot's share of the worker's.
+    pub scratch_bytes: Option<u64>,
     /// Digest of source, task, output and records: what may not change once planned (P4).
     pub frozen: String,
 }
 
 /// What is done to each shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Task {
+    /// Runs a program of the user's.
+    Exec(Box<Program>),
     /// Writes the shard's bytes as a result, so many times.
     Copy {
         /// How many results.
@@ -69,8 +77,9 @@ impl Task {
     /// Digest of the program: a checkpoint of another program is not resumed (P4), and its results are not used again
     /// (P31). Rises when a built-in task changes what it writes.
     #[must_use]
-    pub fn program(self) -> String {
+    pub fn program(&self) -> String {
         match self {
+            Self::Exec(program) => program.digest.clone(),
             Self::Copy { copies: 1 } => "copy/1".into(),
             Self::Copy { copies } => format!("copy/1x{copies}"),
             Self::Checksum(Sum::Crc32c) => "crc32c/1".into(),
@@ -104,22 +113,29 @@ impl Job {
         let source = source::check(&spec.source, mounts)?;
         let output = spec.output.as_ref().map(|output| Output::check(output, mounts)).transpose()?;
         let task = check_task(&spec.task, &source, output.as_ref())?;
+        let finally =
+            spec.finally.as_ref().map(|finally| Finally::check(finally, &task, output.as_ref())).transpose()?;
         if let Some(records) = &spec.records {
             check_writable("spec.records.url", &records.url, mounts)?;
         }
         if let Err(error) = spec.checkpoint.bytes.bytes() {
             return refuse("spec.checkpoint.bytes", error.to_string());
         }
+        let slots = u32::try_from(spec.workers.slots).unwrap_or(1).max(1);
+        let scratch = spec.workers.scratch.as_ref().and_then(|scratch| scratch.size_limit.as_ref());
+        let scratch = amount("spec.workers.scratch.sizeLimit", scratch)?;
         let job = Self {
             frozen: frozen_digest(spec),
             parallelism: u32::try_from(spec.parallelism).unwrap_or(0),
-            slots: u32::try_from(spec.workers.slots).unwrap_or(1).max(1),
+            slots,
+            scratch_bytes: scratch.map(|bytes| (bytes / u64::from(slots)).max(1)),
             retry: RetryPolicy::new(&spec.failure_policy),
             cadence: Cadence::new(&spec.checkpoint),
             bytes_per_second: amount("spec.workers.bytesPerSecond", spec.workers.bytes_per_second.as_ref())?,
             records: spec.records.as_ref().map(|records| records.url.clone()),
             source,
             task,
+            finally,
             output,
         };
         job.check_places()?;
@@ -128,10 +144,16 @@ impl Job {
 
     /// Places that must be there, and apart.
     fn check_places(&self) -> Result<(), Refusal> {
-        if matches!(self.source, Source::Listed(..)) && self.records_folder().is_none() {
+        let place = self.records_folder();
+        if place.is_none() && self.source.counted().is_none() {
             return refuse("spec.records", "is required without `output`: the plan and the report need a place");
         }
-        let Source::Listed(Listing::File(url) | Listing::Directory(url, _), cut) = &self.source else { return Ok(()) };
+        if place.is_none() && self.finally.is_some() {
+            return refuse("spec.records", "is required by `finally` without `output`: the report needs a place");
+        }
+        let Source { listing: Listing::File(url) | Listing::Directory(url, _), cut } = &self.source else {
+            return Ok(());
+        };
         let ours = [self.records_folder(), self.commits_folder()];
         if ours.iter().flatten().any(|folder| url.starts_with(folder.as_str())) {
             let message =
@@ -151,7 +173,13 @@ impl Job {
     /// Whether a result is a fact in a store (P5), or only said (P10).
     #[must_use]
     pub fn publishes(&self) -> bool {
-        self.task != Task::Noop
+        self.task != Task::Noop && self.records_folder().is_some()
+    }
+
+    /// How many shards there are, if no worker is needed to make the plan: where nothing is kept, that is arithmetic.
+    #[must_use]
+    pub fn counted(&self) -> Option<u32> {
+        self.source.counted().filter(|_| !self.publishes())
     }
 
     /// Directory of plan, records and report: a `file://` URL that ends with '/'. None when nothing is kept.
@@ -174,7 +202,8 @@ fn own_folder(output: &Output) -> String {
 /// Digest of what is frozen by the plan (P4).
 fn frozen_digest(spec: &ShardJobSpec) -> String {
     // Field order in these types is fixed, so equal specs give equal bytes; a value that cannot be written is no spec.
-    let bytes = serde_json::to_vec(&(&spec.source, &spec.task, &spec.output, &spec.records)).unwrap_or_default();
+    let frozen = (&spec.source, &spec.task, &spec.output, &spec.records, &spec.finally);
+    let bytes = serde_json::to_vec(&frozen).unwrap_or_default();
     format!("blake3:{}", &blake3::hash(&bytes).to_hex().as_str()[..32])
 }
 
@@ -183,10 +212,7 @@ const ONE_FILE: &str =
 
 fn check_task(task: &task::Task, source: &Source, output: Option<&Output>) -> Result<Task, Refusal> {
     const TASK: &str = "spec.task";
-    let files = match source {
-        Source::Listed(_, cut) => Some(cut).filter(|cut| !matches!(cut, Cut::Items { .. })),
-        Source::Counted { .. } => None,
-    };
+    let files = Some(&source.cut).filter(|cut| cut.is_of_files());
     if output.is_some_and(|output| output.names_files() && !files.is_some_and(Cut::is_one_file)) {
         return refuse("spec.output.path", ONE_FILE);
     }
@@ -196,6 +222,10 @@ fn check_task(task: &task::Task, source: &Source, output: Option<&Output>) -> Re
             "spec.output.path",
             "must contain {copy} when `task.copy.copies` is greater than 1, and may not contain it otherwise",
         );
+    }
+    if let Some(exec) = &task.exec {
+        let alone = task.copy.is_none() && task.checksum.is_none() && task.noop.is_none();
+        return if alone { check_exec(exec, source, output) } else { refuse(TASK, ONE_TASK) };
     }
     match (&task.copy, &task.checksum, &task.noop) {
         (Some(_), None, None) if output.is_none() => refuse("spec.output", "`output` is required by `task.copy`"),
@@ -218,11 +248,20 @@ fn check_task(task: &task::Task, source: &Source, output: Option<&Output>) -> Re
         },
         (None, None, Some(_)) if output.is_none() => Ok(Task::Noop),
         (None, None, Some(_)) => refuse(TASK, "`task.noop` publishes nothing: remove `output`"),
-        _ => refuse(
-            TASK,
-            "must set exactly one of `copy`, `checksum` and `noop`; write one without fields as 'noop: {}'",
-        ),
+        _ => refuse(TASK, ONE_TASK),
     }
+}
+
+const ONE_TASK: &str =
+    "must set exactly one of `exec`, `copy`, `checksum` and `noop`; write one without fields as 'noop: {}'";
+
+fn check_exec(exec: &exec::Exec, source: &Source, output: Option<&Output>) -> Result<Task, Refusal> {
+    let program = Program::check(exec, source)?;
+    if program.has_output() != output.is_some() {
+        let message = "is required by `task.exec`, and may not be set only when `task.exec.output` is 'None'";
+        return refuse("spec.output", message);
+    }
+    Ok(Task::Exec(Box::new(program)))
 }
 
 pub(crate) fn amount(field: &'static str, quantity: Option<&Quantity>) -> Result<Option<u64>, Refusal> {
@@ -243,8 +282,15 @@ pub struct Brief {
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
+    /// Which run of the job this is, from 1.
+    #[serde(default = "first_run")]
+    pub run: u32,
     /// The spec as it is now; the worker checks it as the operator does.
     pub spec: ShardJobSpec,
+}
+
+fn first_run() -> u32 {
+    1
 }
 
 #[cfg(test)]
@@ -273,13 +319,13 @@ mod tests {
     fn a_sound_spec_is_taken_with_its_defaults() {
         let job = check(copy_job()).unwrap();
         let listing = Listing::File("file:///data/in/huge.tar".into());
-        assert_eq!(job.source, Source::Listed(listing, Cut::Bytes { bytes: 64 << 20 }));
+        assert_eq!(job.source, Source { listing, cut: Cut::Bytes { bytes: 64 << 20 } });
         assert_eq!(job.task, Task::Copy { copies: 1 });
         assert_eq!(job.records_folder().unwrap(), "file:///data/out/_hyperflow/");
         assert_eq!((job.parallelism, job.slots, job.bytes_per_second), (1, 1, None));
         assert_eq!(job.output.unwrap().name(Named { index: 17, ..Named::default() }), "part-000017");
         let numbers = check(json!({"source": {"numbers": {"count": 5, "numbersPerShard": 2}}, "task": {"noop": {}}}));
-        assert_eq!(numbers.unwrap().source, Source::Counted { shards: 3 });
+        assert_eq!(numbers.unwrap().counted(), Some(3));
     }
 
     #[test]

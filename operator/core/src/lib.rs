@@ -6,6 +6,7 @@
 //! | is this spec sound | [`job`] |
 //! | what is input, and what is it cut into | [`source`], [`selection`], [`cutter`], [`boundary`] |
 //! | what is in shard 17 | [`plan`] |
+//! | what does a user's program get, and what of it counts | [`program`] |
 //! | what is its result called | [`output`] |
 //! | what may a path be | [`paths`] |
 //! | where does anything lie in the output store | [`layout`] |
@@ -48,6 +49,7 @@ pub mod output;
 pub mod pacing;
 pub mod paths;
 pub mod plan;
+pub mod program;
 pub mod publish;
 pub mod ranges;
 pub mod reasons;

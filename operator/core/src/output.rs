@@ -101,6 +101,16 @@ impl Output {
         Ok(Self { url: output.url.clone(), path: output.path.clone(), reuse, parts })
     }
 
+    /// Refuses a name that is not a plain one beneath the output's directory.
+    pub(crate) fn check_plain(field: &'static str, path: &str) -> Result<(), Refusal> {
+        if is_plain(path) && path.split('/').next() != Some(FOLDER) {
+            return Ok(());
+        }
+        let message =
+            "must be a plain relative path: no '..', no empty part, no '.', no NUL, and not under '_hyperflow/'";
+        refuse(field, message)
+    }
+
     /// Whether results are named after the one file of their shard.
     #[must_use]
     pub fn names_files(&self) -> bool {

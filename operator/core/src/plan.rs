@@ -1,6 +1,6 @@
 //! The frozen plan: which bytes, or items, are in which shard (P4).
 //!
-//! Numbers need no plan file: they are arithmetic. For files and lists one worker reads the list once and writes the plan
+//! A job that keeps nothing needs no plan file: its numbers are arithmetic. For all others one worker reads the list once and writes the plan
 //! create-only; everyone reads the stored one and checks its digest. The form is one JSON line for the head, one for each
 //! entry, and one for the foot:
 //!
@@ -9,6 +9,8 @@
 //! {"path":"a/report.pdf","size":48213,"version":"48213-1763…"}
 //! {"entries":1,"bytes":48213,"shards":1,"content":"blake3:…"}
 //! ```
+//!
+//! Instead of a file an entry may be `{"item":"chr1:1-5000000"}`, or numbers, `{"start":0,"count":1000000}`.
 //!
 //! It may have millions of lines and is never held in memory: [`Draft`] writes it line by line, [`Reading`] reads it line
 //! by line and keeps a mark for each few hundred, and [`Plan`] says from which byte on the lines of a shard are found.
@@ -62,6 +64,8 @@ pub enum Entry {
     File(FileEntry),
     /// A text of the user's.
     Item(ItemEntry),
+    /// Whole numbers, one after the other.
+    Numbers(Numbers),
 }
 
 /// An input file as it was when the plan was made.
@@ -87,16 +91,36 @@ pub struct ItemEntry {
     pub item: String,
 }
 
+/// Whole numbers, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Numbers {
+    /// The first.
+    pub start: i64,
+    /// How many.
+    pub count: u64,
+}
+
 impl Entry {
+    /// What is cut: bytes of a file, or numbers.
     fn size(&self) -> u64 {
         match self {
             Self::File(file) => file.size,
             Self::Item(_) => 0,
+            Self::Numbers(numbers) => numbers.count,
         }
     }
 
+    fn bytes(&self) -> u64 {
+        if let Self::File(file) = self { file.size } else { 0 }
+    }
+
     fn is_for(&self, cut: &Cut) -> bool {
-        matches!(self, Self::Item(_)) == matches!(cut, Cut::Items { .. })
+        match self {
+            Self::File(_) => cut.is_of_files(),
+            Self::Item(_) => matches!(cut, Cut::Items { .. }),
+            Self::Numbers(_) => matches!(cut, Cut::Numbers { .. }),
+        }
     }
 }
 
@@ -165,7 +189,7 @@ impl Draft {
         self.content.update(&line);
         self.cutter.add(&self.cut, entry.size()).ok_or(PlanError::TooManyShards)?;
         self.foot.entries += 1;
-        self.foot.bytes = self.foot.bytes.saturating_add(entry.size());
+        self.foot.bytes = self.foot.bytes.saturating_add(entry.bytes());
         Ok(line)
     }
 
@@ -239,7 +263,7 @@ impl Plan {
     /// What the operator is told of it, stored at `url`.
     #[must_use]
     pub fn summary(&self, url: String) -> Planned {
-        let files = if matches!(self.head.cut, Cut::Items { .. }) { 0 } else { self.foot.entries };
+        let files = if self.head.cut.is_of_files() { self.foot.entries } else { 0 };
         let Foot { shards, bytes, .. } = self.foot;
         Planned { shards, files, bytes, digest: self.digest.clone(), url }
     }

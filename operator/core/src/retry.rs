@@ -1,6 +1,6 @@
 //! When there is another attempt.
 
-use hyperflow_api::{ids::ShardIndex, shardjob::FailurePolicy};
+use hyperflow_api::{failure::FailurePolicy, ids::ShardIndex};
 
 /// What a failure does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

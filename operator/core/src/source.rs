@@ -18,14 +18,11 @@ const FILES_PER_SHARD: u32 = 100_000;
 
 /// What is processed.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Source {
-    /// Files or a list of items, which a worker reads once and writes into the plan.
-    Listed(Listing, Cut),
-    /// Numbers, or items that are in the spec: planning is arithmetic.
-    Counted {
-        /// How many shards they make.
-        shards: u32,
-    },
+pub struct Source {
+    /// Where its entries come from.
+    pub listing: Listing,
+    /// How they become shards.
+    pub cut: Cut,
 }
 
 /// Where the list of entries comes from.
@@ -43,6 +40,15 @@ pub enum Listing {
         name: String,
         /// The key.
         key: String,
+    },
+    /// Items that stand in the spec.
+    Items(Vec<String>),
+    /// Whole numbers.
+    Numbers {
+        /// The first.
+        start: i64,
+        /// How many.
+        count: u64,
     },
 }
 
@@ -75,6 +81,11 @@ pub enum Cut {
         /// Items in a shard.
         items: u32,
     },
+    /// So many numbers.
+    Numbers {
+        /// Numbers in a shard.
+        numbers: u64,
+    },
 }
 
 impl Cut {
@@ -83,11 +94,36 @@ impl Cut {
     pub fn is_one_file(&self) -> bool {
         matches!(self, Self::Files { files: 1, .. })
     }
+
+    /// Each shard is one piece of one file.
+    #[must_use]
+    pub fn is_one_piece(&self) -> bool {
+        self.is_one_file() || matches!(self, Self::Bytes { .. } | Self::Lines { .. })
+    }
+
+    /// Shards are made of files, not of items or numbers.
+    #[must_use]
+    pub fn is_of_files(&self) -> bool {
+        !matches!(self, Self::Items { .. } | Self::Numbers { .. })
+    }
+}
+
+impl Source {
+    /// How many shards the spec alone says there are: planning numbers, and items that stand in it, is arithmetic.
+    #[must_use]
+    pub fn counted(&self) -> Option<u32> {
+        let shards = match (&self.listing, &self.cut) {
+            (Listing::Items(values), Cut::Items { items }) => values.len().div_ceil((*items).max(1) as usize) as u64,
+            (Listing::Numbers { count, .. }, Cut::Numbers { numbers }) => count.div_ceil((*numbers).max(1)),
+            _ => return None,
+        };
+        u32::try_from(shards).ok()
+    }
 }
 
 pub(crate) fn check(source: &source::Source, mounts: &[VolumeMount]) -> Result<Source, Refusal> {
     match (&source.files, &source.items, &source.numbers) {
-        (Some(files), None, None) => Ok(Source::Listed(check_listing(files, mounts)?, check_cut(files)?)),
+        (Some(files), None, None) => Ok(Source { listing: check_listing(files, mounts)?, cut: check_cut(files)? }),
         (None, Some(items), None) => check_items(items, mounts),
         (None, None, Some(numbers)) => check_numbers(numbers),
         _ => refuse("spec.source", "must set exactly one of `files`, `items` and `numbers`"),
@@ -177,30 +213,35 @@ fn check_items(items: &source::Items, mounts: &[VolumeMount]) -> Result<Source, 
     let Ok(per_shard @ 1..) = u32::try_from(items.items_per_shard) else {
         return refuse(FIELD, "`itemsPerShard` must be 1 or more");
     };
+    let cut = Cut::Items { items: per_shard };
     match (&items.values, &items.manifest) {
         (Some(values), None) => {
-            let shards = values.len().div_ceil(per_shard as usize);
-            counted(u64::try_from(shards).unwrap_or(u64::MAX), FIELD, "itemsPerShard")
+            counted(Source { listing: Listing::Items(values.clone()), cut }, FIELD, "itemsPerShard")
         }
-        (None, Some(manifest)) => {
-            Ok(Source::Listed(check_manifest(manifest, mounts)?, Cut::Items { items: per_shard }))
-        }
+        (None, Some(manifest)) => Ok(Source { listing: check_manifest(manifest, mounts)?, cut }),
         _ => refuse(FIELD, "must set exactly one of `values` and `manifest`"),
     }
 }
 
 fn check_numbers(numbers: &source::Numbers) -> Result<Source, Refusal> {
     const FIELD: &str = "spec.source.numbers";
+    /// Beyond this a JSON number is not exact.
+    const EXACT: i64 = 1 << 53;
     let (Ok(count), Ok(per_shard @ 1..)) = (u64::try_from(numbers.count), u64::try_from(numbers.numbers_per_shard))
     else {
         return refuse(FIELD, "`count` must be 0 or more and `numbersPerShard` 1 or more");
     };
-    counted(count.div_ceil(per_shard), FIELD, "numbersPerShard")
+    let start = numbers.start;
+    if start.abs() >= EXACT || numbers.count >= EXACT {
+        return refuse(FIELD, "`start` and `count` must be less than 9007199254740992");
+    }
+    let source = Source { listing: Listing::Numbers { start, count }, cut: Cut::Numbers { numbers: per_shard } };
+    counted(source, FIELD, "numbersPerShard")
 }
 
-fn counted(shards: u64, field: &'static str, raise: &str) -> Result<Source, Refusal> {
-    match u32::try_from(shards) {
-        Ok(shards) if shards <= MAX_SHARDS => Ok(Source::Counted { shards }),
+fn counted(source: Source, field: &'static str, raise: &str) -> Result<Source, Refusal> {
+    match source.counted() {
+        Some(shards) if shards <= MAX_SHARDS => Ok(source),
         _ => refuse(field, format!("makes more than {MAX_SHARDS} shards; raise `{raise}`")),
     }
 }

@@ -154,6 +154,7 @@ pub(crate) fn snapshot(known: &Coordinator, now: Now, reserved: ShardIndex) -> S
         completion_time: ended.and_then(time),
         estimated_completion_time: old.estimated_completion_time.clone(),
         run: Some(1),
+        observed_rerun_nonce: old.observed_rerun_nonce.clone(),
         plan: known.plan.as_ref().map(|(plan, unix)| PlanStatus {
             shards: number(plan.shards),
             files: i64::try_from(plan.files).unwrap_or(i64::MAX),

@@ -32,13 +32,12 @@ pub fn check(spec: &ShardJobSpec) {
     };
     assert!(job.slots > 0 && job.cadence.millis > 0 && job.cadence.bytes > 0 && job.retry.max_attempts > 0);
     assert!(job.bytes_per_second != Some(0));
-    match &job.source {
-        Source::Counted { shards } => assert!(*shards <= MAX_SHARDS),
-        Source::Listed(listing, cut) => {
-            check_listing(listing);
-            check_cut(cut);
-            assert!(job.records_folder().is_some_and(|folder| folder.ends_with('/')), "the plan has no place");
-        }
+    let Source { listing, cut } = &job.source;
+    check_listing(listing);
+    check_cut(cut);
+    match job.counted() {
+        Some(shards) => assert!(shards <= MAX_SHARDS),
+        None => assert!(job.records_folder().is_some_and(|folder| folder.ends_with('/')), "the plan has no place"),
     }
     let Some(output) = &job.output else { return };
     assert!(job.publishes() && output.url.ends_with('/'));
@@ -58,7 +57,7 @@ fn check_listing(listing: &Listing) {
     let (url, directory) = match listing {
         Listing::File(url) | Listing::Manifest(url) => (url, false),
         Listing::Directory(url, _) => (url, true),
-        Listing::ConfigMap { .. } => return,
+        Listing::ConfigMap { .. } | Listing::Items(_) | Listing::Numbers { .. } => return,
     };
     let path = file_path(url).expect("a file has a path");
     assert_eq!(path.ends_with('/'), directory, "{path}");
@@ -71,5 +70,6 @@ fn check_cut(cut: &Cut) {
             assert!((4 << 10..=5 << 40).contains(bytes));
         }
         Cut::Files { files, bytes: None } | Cut::Items { items: files } => assert!(*files > 0),
+        Cut::Numbers { numbers } => assert!(*numbers > 0),
     }
 }

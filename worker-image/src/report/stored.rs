@@ -76,7 +76,7 @@ fn write(
         tracing::info!(torn = finished.torn, unlisted = finished.unlisted, "lines that are not in the report");
     }
     // The report is last: where it is, everything beside it is.
-    let sums = sums_name(work.job.task).map(|name| (&files.sums, folder.join(name)));
+    let sums = sums_name(&work.job.task).map(|name| (&files.sums, folder.join(name)));
     let failed = (finished.missing > 0).then(|| (&files.failed, folder.join("failed.txt")));
     let mut created = Created::Before;
     for (private, name) in sums.into_iter().chain(failed).chain([(&files.report, path.to_path_buf())]) {

@@ -85,7 +85,7 @@ impl Volume {
 
     pub fn brief(&self) -> Brief {
         let spec = serde_json::from_value(self.spec.clone()).unwrap();
-        Brief { uid: JobUid(self.uid.into()), namespace: "default".into(), name: "copy".into(), spec }
+        Brief { uid: JobUid(self.uid.into()), namespace: "default".into(), name: "copy".into(), run: 1, spec }
     }
 
     /// What a worker process has.

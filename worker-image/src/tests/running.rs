@@ -24,7 +24,7 @@ pub fn welcome(brief: &Brief) -> Welcome {
 pub fn noop() -> Brief {
     let spec = json!({"source": {"numbers": {"count": 100_000}}, "task": {"noop": {}}});
     let uid = JobUid("7d1e0c44-0000-4000-8000-000000000003".into());
-    Brief { uid, namespace: "default".into(), name: "noop".into(), spec: serde_json::from_value(spec).unwrap() }
+    Brief { uid, namespace: "default".into(), name: "noop".into(), run: 1, spec: serde_json::from_value(spec).unwrap() }
 }
 
 pub fn runner() -> (Runner, mpsc::Receiver<Event>) {

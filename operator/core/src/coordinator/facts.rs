@@ -73,18 +73,28 @@ impl Coordinator {
                     self.report = report;
                 }
             }
-            (Target::Plan | Target::Sweep, News::Failed(failure)) => {
+            (Target::Finally, News::Finalized) => {
+                self.chore.end(Target::Finally, epoch);
+            }
+            (Target::Plan | Target::Finally | Target::Sweep, News::Failed(failure)) => {
                 if self.chore.end(target, epoch) {
                     self.chore_failed(now, seat, target, &failure);
                 }
             }
-            (Target::Plan | Target::Sweep, News::Released) => {
+            (Target::Plan | Target::Finally | Target::Sweep, News::Released) => {
                 self.chore.end(target, epoch);
             }
             // A worker of this version says nothing else; one that does is believed in nothing.
-            (Target::Shard(_), News::Planned(_) | News::Claimed(_) | News::Swept(_))
-            | (Target::Plan, News::Published(_) | News::Checkpointed(_) | News::Swept(_))
-            | (Target::Sweep, News::Published(_) | News::Checkpointed(_) | News::Planned(_) | News::Claimed(_)) => {}
+            (Target::Shard(_), News::Planned(_) | News::Claimed(_) | News::Finalized | News::Swept(_))
+            | (Target::Plan, News::Published(_) | News::Checkpointed(_) | News::Finalized | News::Swept(_))
+            | (
+                Target::Finally,
+                News::Published(_) | News::Checkpointed(_) | News::Planned(_) | News::Claimed(_) | News::Swept(_),
+            )
+            | (
+                Target::Sweep,
+                News::Published(_) | News::Checkpointed(_) | News::Planned(_) | News::Claimed(_) | News::Finalized,
+            ) => {}
         }
     }
 

@@ -80,7 +80,7 @@ impl Coordinator {
     pub(super) fn lease_on(&self, target: Target) -> Option<Lease> {
         match target {
             Target::Shard(index) => self.shards.leased().get(&index).map(|leased| leased.lease),
-            Target::Plan | Target::Sweep => {
+            Target::Plan | Target::Finally | Target::Sweep => {
                 self.chore.lease.filter(|(held, _)| *held == target).map(|(_, lease)| lease)
             }
         }

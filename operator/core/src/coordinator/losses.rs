@@ -265,10 +265,10 @@ const LOST: &str = "WorkerLost";
 fn shard(target: Target) -> Option<ShardIndex> {
     match target {
         Target::Shard(index) => Some(index),
-        Target::Plan | Target::Sweep => None,
+        Target::Plan | Target::Finally | Target::Sweep => None,
     }
 }
 
 fn failure(class: FailureClass, reason: &str, message: String) -> Failure {
-    Failure { class, reason: reason.into(), message, ends_job: false, checkpoint_unusable: false }
+    Failure { class, reason: reason.into(), message, ends_job: false, checkpoint_unusable: false, exit_code: None }
 }

@@ -169,7 +169,7 @@ impl Coordinator {
         for held in held {
             let live = match held.target {
                 Target::Shard(index) => self.shards.renew(index, held.epoch, deadline, held.position),
-                Target::Plan | Target::Sweep => self.chore.renew(held.target, held.epoch, deadline),
+                Target::Plan | Target::Finally | Target::Sweep => self.chore.renew(held.target, held.epoch, deadline),
             };
             if !live {
                 self.revoke(seat, Revoked { target: held.target, epoch: held.epoch });

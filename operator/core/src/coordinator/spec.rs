@@ -5,7 +5,7 @@ use hyperflow_api::message::Planned;
 use super::{Coordinator, Effect, Seen};
 use crate::{
     Now,
-    job::{Brief, Job, Source},
+    job::{Brief, Job},
     shards::Shards,
 };
 
@@ -46,11 +46,11 @@ impl Coordinator {
         }
     }
 
-    /// Numbers, and items in the spec, need no worker to plan them: that is arithmetic.
+    /// Where nothing is kept, numbers and items in the spec need no worker to plan them: that is arithmetic.
     pub(super) fn plan_numbers(&mut self, now: Now) {
-        if let (Source::Counted { shards }, None) = (&self.job.source, &self.plan) {
+        if let (Some(shards), None) = (self.job.counted(), &self.plan) {
             let digest = self.job.frozen.clone();
-            self.planned(now, Planned { shards: *shards, files: 0, bytes: 0, digest, url: String::new() });
+            self.planned(now, Planned { shards, files: 0, bytes: 0, digest, url: String::new() });
         }
     }
 
@@ -89,5 +89,5 @@ pub(super) fn brief(seen: &Seen) -> String {
     let Seen { uid, namespace, name, spec, .. } = seen;
     let (uid, namespace, name) = (uid.clone(), namespace.clone(), name.clone());
     // A spec came from JSON, so it can be written as JSON; an empty text is refused by the worker.
-    serde_json::to_string(&Brief { uid, namespace, name, spec: spec.clone() }).unwrap_or_default()
+    serde_json::to_string(&Brief { uid, namespace, name, run: 1, spec: spec.clone() }).unwrap_or_default()
 }

@@ -224,7 +224,14 @@ fn what_is_not_the_shards_own_failure_uses_up_no_attempt() {
         let grants: Vec<Grant> = desk.orders(1).into_iter().flat_map(|orders| orders.grants).collect();
         for grant in grants.iter().filter(|grant| grant.target == Target::Shard(0)) {
             let (class, reason) = (FailureClass::WorkerLost, "NoThread".to_owned());
-            let failure = Failure { class, reason, message: "no".into(), ends_job: false, checkpoint_unusable: false };
+            let failure = Failure {
+                class,
+                reason,
+                message: "no".into(),
+                ends_job: false,
+                checkpoint_unusable: false,
+                exit_code: None,
+            };
             desk.report(1, facts(number, vec![fact(*grant, News::Failed(failure))]));
             number += 1;
         }

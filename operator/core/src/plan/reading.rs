@@ -54,7 +54,7 @@ impl Reading {
         let more = PlanError::Form("it has more shards than a job may have");
         self.cutter.add(&head.cut, entry.size()).ok_or(more)?;
         self.entries += 1;
-        self.bytes = self.bytes.saturating_add(entry.size());
+        self.bytes = self.bytes.saturating_add(entry.bytes());
         self.content.update(line);
         Ok(())
     }

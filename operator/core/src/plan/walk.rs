@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use hyperflow_api::ids::ShardIndex;
 
-use super::{Cutter, Entry, FileEntry, Foot, ItemEntry, PlanError};
+use super::{Cutter, Entry, FileEntry, Foot, ItemEntry, Numbers, PlanError};
 use crate::source::Cut;
 
 /// What is in a shard.
@@ -14,6 +14,8 @@ pub struct Shard {
     pub pieces: Vec<Piece>,
     /// Or items.
     pub items: Vec<String>,
+    /// Or numbers.
+    pub numbers: Option<Numbers>,
 }
 
 /// A piece of a file.
@@ -52,6 +54,9 @@ impl Shard {
         }
         for item in &self.items {
             hasher.update(item.as_bytes()).update(&[0]);
+        }
+        if let Some(Numbers { start, count }) = self.numbers {
+            hasher.update(&start.to_be_bytes()).update(&count.to_be_bytes());
         }
         hasher.finalize().to_hex().as_str()[..16].into()
     }
@@ -105,11 +110,11 @@ impl Walk {
         if shards.end <= self.from {
             return Ok(ControlFlow::Continue(()));
         }
-        if let Cut::Bytes { bytes } | Cut::Lines { bytes, .. } = self.cut {
+        if let Cut::Bytes { bytes: size } | Cut::Lines { bytes: size, .. } | Cut::Numbers { numbers: size } = self.cut {
             // Each of them is a piece of this entry alone; nothing is cut finer than the cutter does.
-            let bytes = bytes.max(1);
+            let size = size.max(1);
             for index in shards.start.max(self.from)..shards.end {
-                let shard = self.piece(&entry, u64::from(index - shards.start).saturating_mul(bytes), bytes);
+                let shard = self.piece(&entry, u64::from(index - shards.start).saturating_mul(size), size);
                 if let ControlFlow::Break(value) = show(index, &shard) {
                     return Ok(ControlFlow::Break(value));
                 }
@@ -134,13 +139,19 @@ impl Walk {
 
     fn piece(&self, entry: &Entry, offset: u64, length: u64) -> Shard {
         match entry {
-            Entry::Item(ItemEntry { item }) => Shard { pieces: Vec::new(), items: vec![item.clone()] },
+            Entry::Item(ItemEntry { item }) => Shard { items: vec![item.clone()], ..Shard::default() },
+            Entry::Numbers(Numbers { start, count }) => {
+                let offset = offset.min(*count);
+                let start = start.saturating_add(i64::try_from(offset).unwrap_or(i64::MAX));
+                let numbers = Numbers { start, count: (count - offset).min(length) };
+                Shard { numbers: Some(numbers), ..Shard::default() }
+            }
             Entry::File(FileEntry { path, url, size, version }) => {
                 let url = url.clone().unwrap_or_else(|| format!("{}{path}", self.base));
                 let offset = offset.min(*size);
                 let file = InputFile { url, path: path.clone(), size: *size, version: version.clone() };
                 let piece = Piece { file, offset, length: (size - offset).min(length) };
-                Shard { pieces: vec![piece], items: Vec::new() }
+                Shard { pieces: vec![piece], ..Shard::default() }
             }
         }
     }

@@ -77,6 +77,8 @@ pub enum Outcome {
     Planned(Planned),
     /// The names of the results belong to another job, which may be gone (P31).
     Claimed(Owner),
+    /// The last command has succeeded, and its result, if it has one, is visible and durable.
+    Finalized,
     /// Nothing temporary is left, and the report, if there is one, is stored.
     Swept(Option<StoredReport>),
     /// It could not be done.
@@ -266,6 +268,7 @@ impl Worker {
             _ if fenced => return,
             Outcome::Planned(planned) => News::Planned(planned),
             Outcome::Claimed(owner) => News::Claimed(owner),
+            Outcome::Finalized => News::Finalized,
             Outcome::Swept(report) => News::Swept(report),
             Outcome::Failed(failure) => News::Failed(failure),
             Outcome::Stopped => News::Released,

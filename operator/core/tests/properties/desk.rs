@@ -167,6 +167,7 @@ impl Desk {
             let news = match target {
                 Target::Shard(_) => news(said, checkpoint),
                 Target::Plan => News::Planned(planned(shards)),
+                Target::Finally => News::Finalized,
                 Target::Sweep => News::Swept(None),
             };
             if !matches!(news, News::Checkpointed(_)) {
@@ -256,6 +257,7 @@ fn news(said: Said, number: u64) -> News {
             message: "it said \"no\"\nand ended".into(),
             ends_job: false,
             checkpoint_unusable: unusable,
+            exit_code: None,
         }),
         Said::Released => News::Released,
     }

@@ -25,6 +25,7 @@ pub const CLASSES: [FailureClass; 10] = [
 pub fn target() -> impl Strategy<Value = Target> {
     prop_oneof![
         Just(Target::Plan),
+        Just(Target::Finally),
         Just(Target::Sweep),
         (0..MAX_SHARDS).prop_map(Target::Shard),
         Just(Target::Shard(MAX_SHARDS - 1)),
@@ -45,10 +46,10 @@ fn held() -> impl Strategy<Value = Held> {
 }
 
 fn failure() -> impl Strategy<Value = Failure> {
-    (select(&CLASSES[..]), "[A-Za-z][A-Za-z0-9]{0,63}", any::<(String, bool, bool)>()).prop_map(
+    (select(&CLASSES[..]), "[A-Za-z][A-Za-z0-9]{0,63}", any::<(String, bool, bool, Option<i32>)>()).prop_map(
         |(class, reason, rest)| {
-            let (message, ends_job, checkpoint_unusable) = rest;
-            Failure { class, reason, message, ends_job, checkpoint_unusable }
+            let (message, ends_job, checkpoint_unusable, exit_code) = rest;
+            Failure { class, reason, message, ends_job, checkpoint_unusable, exit_code }
         },
     )
 }
@@ -60,6 +61,7 @@ fn news() -> impl Strategy<Value = News> {
         checkpoint().prop_map(News::Checkpointed),
         any::<(u64, u32, bool)>().prop_map(published),
         (0..=MAX_SHARDS, any::<(u64, u64, String, String)>()).prop_map(planned).prop_map(News::Planned),
+        Just(News::Finalized),
         Just(News::Swept(None)),
         failure().prop_map(News::Failed),
         Just(News::Released),

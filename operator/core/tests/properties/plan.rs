@@ -63,6 +63,7 @@ fn any_cut() -> impl Strategy<Value = Cut> {
         (1_u32..6, prop::option::of(1_u64..60)).prop_map(|(files, bytes)| Cut::Files { files, bytes }),
         (1_u64..60).prop_map(|bytes| Cut::Bytes { bytes }),
         (1_u32..6).prop_map(|items| Cut::Items { items }),
+        (1_u64..60).prop_map(|numbers| Cut::Numbers { numbers }),
     ]
 }
 

@@ -94,7 +94,7 @@ impl Attempt {
     pub fn act(&mut self, shards: u32, trouble: Option<Trouble>, store: &mut Store) -> Acted {
         match self.grant.target {
             Target::Shard(index) if self.copies => self.copy(index, trouble, store),
-            Target::Shard(_) | Target::Plan | Target::Sweep if self.stop.is_some() => Acted::Ends(Outcome::Stopped),
+            _ if self.stop.is_some() => Acted::Ends(Outcome::Stopped),
             Target::Shard(index) => self.execute(index, store),
             // To list the input takes a while.
             Target::Plan if self.position < LISTING => {
@@ -109,6 +109,7 @@ impl Attempt {
                 digest: PLAN.into(),
                 url: "file:///plan".into(),
             })),
+            Target::Finally => Acted::Ends(Outcome::Finalized),
             Target::Sweep => {
                 store.sweep();
                 Acted::Ends(Outcome::Swept(None))
@@ -340,5 +341,12 @@ fn full() -> Outcome {
 
 pub fn failed(class: FailureClass, reason: &str, ends_job: bool) -> Outcome {
     let message = "as the model has it".into();
-    Outcome::Failed(Failure { class, reason: reason.into(), message, ends_job, checkpoint_unusable: false })
+    Outcome::Failed(Failure {
+        class,
+        reason: reason.into(),
+        message,
+        ends_job,
+        checkpoint_unusable: false,
+        exit_code: None,
+    })
 }

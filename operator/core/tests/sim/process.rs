@@ -78,7 +78,7 @@ impl Process {
     pub fn runs(&self) -> impl Iterator<Item = ShardIndex> {
         let shard = |attempt: &Attempt| match attempt.grant.target {
             Target::Shard(index) => Some(index),
-            Target::Plan | Target::Sweep => None,
+            Target::Plan | Target::Finally | Target::Sweep => None,
         };
         self.attempts.values().filter_map(shard).chain(self.finished.iter().copied())
     }

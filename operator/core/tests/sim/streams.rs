@@ -96,7 +96,7 @@ impl Stream {
 fn shard(target: Target) -> Option<ShardIndex> {
     match target {
         Target::Shard(index) => Some(index),
-        Target::Plan | Target::Sweep => None,
+        Target::Plan | Target::Finally | Target::Sweep => None,
     }
 }
 

@@ -24,7 +24,7 @@ fn copying() -> Seen {
 fn full() -> News {
     let (reason, message) = ("OutputFull".into(), "cannot write '/data/out/x': No space left on device".into());
     let class = FailureClass::Store;
-    News::Failed(Failure { class, reason, message, ends_job: false, checkpoint_unusable: false })
+    News::Failed(Failure { class, reason, message, ends_job: false, checkpoint_unusable: false, exit_code: None })
 }
 
 impl Desk {
