@@ -7,7 +7,8 @@ mod fixed;
 use std::collections::BTreeMap;
 
 use hyperflow_api::{
-    JOB_NAME_LABEL, JOB_UID_LABEL, ShardJob, WORKERS_LABEL,
+    JOB_NAME_LABEL, JOB_UID_LABEL, ShardJob, ShardJobSpec, WORKERS_LABEL,
+    exec::{Exec, PullPolicy},
     ids::JobUid,
     source::{ConfigMapKeyRef, Source},
     workers::{Resources, Volume as UserVolume, VolumeMount as UserMount, Workers},
@@ -36,15 +37,19 @@ pub struct Owner<'a> {
     pub namespace: &'a str,
     /// `metadata.uid`.
     pub uid: &'a JobUid,
-    /// `spec.workers`.
-    pub workers: &'a Workers,
-    /// The key of a ConfigMap that lists the input.
-    pub manifest: Option<&'a ConfigMapKeyRef>,
+    /// `spec`.
+    pub spec: &'a ShardJobSpec,
+}
+
+impl<'a> Owner<'a> {
+    /// The program, if it is one of the user's in the user's image.
+    fn exec(&self) -> Option<&'a Exec> {
+        self.spec.task.exec.as_ref()
+    }
 }
 
 /// The key of a ConfigMap that lists a job's input, if one does.
-#[must_use]
-pub fn manifest(source: &Source) -> Option<&ConfigMapKeyRef> {
+fn manifest(source: &Source) -> Option<&ConfigMapKeyRef> {
     let files = source.files.as_ref().and_then(|files| files.manifest.as_ref());
     let items = source.items.as_ref().and_then(|items| items.manifest.as_ref());
     files.or(items)?.config_map_key_ref.as_ref()
@@ -78,11 +83,11 @@ pub fn ca_config_map(owner: &Owner<'_>, certificate: &str) -> ConfigMap {
 /// A worker pod.
 #[must_use]
 pub fn pod(owner: &Owner<'_>, name: &str, settings: &Settings) -> Pod {
-    let metadata = owner.workers.metadata.clone().unwrap_or_default();
+    let metadata = owner.spec.workers.metadata.clone().unwrap_or_default();
     let mut all_labels = metadata.labels;
     // Ours come last: they must not be changed by the user's.
     all_labels.extend(labels(owner));
-    all_labels.insert(WORKERS_LABEL.into(), workers_digest(owner.workers));
+    all_labels.insert(WORKERS_LABEL.into(), workers_digest(owner.spec));
     Pod {
         metadata: ObjectMeta {
             name: Some(name.into()),
@@ -118,13 +123,20 @@ fn pod_spec(owner: &Owner<'_>, settings: &Settings) -> PodSpec {
         runtime_class_name,
         scheduler_name,
         termination_grace_period_seconds,
-    } = owner.workers.clone();
+    } = owner.spec.workers.clone();
+    let exec = owner.exec();
     let pull_secrets = image_pull_secrets.into_iter().map(|secret| LocalObjectReference { name: secret.name });
     let container = Container {
         name: "worker".into(),
-        image: Some(settings.worker_image.clone()),
-        image_pull_policy: Some(settings.worker_image_pull_policy.clone()),
+        image: Some(exec.map_or(&settings.worker_image, |exec| &exec.image).clone()),
+        image_pull_policy: match exec {
+            Some(exec) => exec.image_pull_policy.and_then(PullPolicy::name).map(Into::into),
+            None => Some(settings.worker_image_pull_policy.clone()),
+        },
+        // The image's ENTRYPOINT is not used: what it would start is started by the worker.
+        command: exec.map(|_| vec![fixed::INSTALLED.into()]),
         env: Some(environment(owner, slots, settings)),
+        env_from: exec.map(|exec| exec.env_from.clone()).filter(|sources| !sources.is_empty()),
         ports: Some(vec![ContainerPort {
             name: Some(HTTP_PORT.into()),
             container_port: settings.worker_http_port.into(),
@@ -133,7 +145,7 @@ fn pod_spec(owner: &Owner<'_>, settings: &Settings) -> PodSpec {
         readiness_probe: Some(fixed::probe("/readyz")),
         liveness_probe: Some(fixed::probe("/healthz")),
         resources: Some(resources(&wanted)),
-        security_context: Some(fixed::restricted_container()),
+        security_context: Some(fixed::restricted_container(exec.is_none())),
         volume_mounts: Some(volume_mounts.into_iter().map(user_mount).chain(fixed::mounts(owner)).collect()),
         ..Container::default()
     };
@@ -141,6 +153,7 @@ fn pod_spec(owner: &Owner<'_>, settings: &Settings) -> PodSpec {
         restart_policy: Some("Always".into()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
+        init_containers: exec.map(|_| vec![fixed::installer(settings, resources(&wanted))]),
         containers: vec![container],
         volumes: Some(volumes.into_iter().map(user_volume).chain(fixed::volumes(owner)).collect()),
         security_context: Some(fixed::restricted_pod(security_context)),
@@ -190,7 +203,7 @@ fn environment(owner: &Owner<'_>, slots: i32, settings: &Settings) -> Vec<EnvVar
             ..EnvVarSource::default()
         }),
     };
-    vec![
+    let ours = vec![
         value("HYPERFLOW_OPERATOR", settings.sessions_endpoint()),
         value("HYPERFLOW_TLS_NAME", settings.tls_name()),
         value("HYPERFLOW_CA_FILE", format!("{SESSION}/{CA_FILE}")),
@@ -201,7 +214,9 @@ fn environment(owner: &Owner<'_>, slots: i32, settings: &Settings) -> Vec<EnvVar
         value("HYPERFLOW_SLOTS", slots.to_string()),
         value("HYPERFLOW_HTTP", format!("0.0.0.0:{}", settings.worker_http_port)),
         value("TMPDIR", SCRATCH.into()),
-    ]
+    ];
+    // The program's come first, and none of them is called as one of ours.
+    owner.exec().map(|exec| exec.env.clone()).unwrap_or_default().into_iter().chain(ours).collect()
 }
 
 fn resources(wanted: &Resources) -> ResourceRequirements {

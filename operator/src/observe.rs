@@ -15,8 +15,9 @@ const TROUBLES: [&str; 6] = [
     "CrashLoopBackOff",
 ];
 
-/// What the kubelet says while it prepares what a container needs; how long that may take is the core's to say.
-const CREATING: &str = "ContainerCreating";
+/// What the kubelet says while it prepares what a container needs, in a pod without and with an init container; how long
+/// that may take is the core's to say.
+const CREATING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 /// False as long as the pod has no volumes and no network. Pulling an image comes after.
 const READY_TO_START: &str = "PodReadyToStartContainers";
@@ -71,8 +72,16 @@ pub fn trim(pod: &mut Pod) {
         pod.spec = Some(PodSpec { node_name: spec.node_name, ..PodSpec::default() });
     }
     if let Some(status) = pod.status.take() {
-        let PodStatus { phase, conditions, container_statuses, reason, message, .. } = status;
-        pod.status = Some(PodStatus { phase, conditions, container_statuses, reason, message, ..PodStatus::default() });
+        let PodStatus { phase, conditions, init_container_statuses, container_statuses, reason, message, .. } = status;
+        pod.status = Some(PodStatus {
+            phase,
+            conditions,
+            init_container_statuses,
+            container_statuses,
+            reason,
+            message,
+            ..PodStatus::default()
+        });
     }
 }
 
@@ -95,8 +104,9 @@ fn pod_seen(pod: &Pod) -> Seen {
 fn trouble(status: &PodStatus) -> Option<(String, String)> {
     let mut conditions = status.conditions.iter().flatten();
     let unprepared = conditions.any(|it| it.type_ == READY_TO_START && it.status == "False");
-    let tells = |reason: &str| TROUBLES.contains(&reason) || (unprepared && reason == CREATING);
-    let waiting = status.container_statuses.iter().flatten().find_map(|container| {
+    let tells = |reason: &str| TROUBLES.contains(&reason) || (unprepared && CREATING.contains(&reason));
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let waiting = containers.into_iter().find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;
         let reason = waiting.reason.clone().filter(|reason| tells(reason))?;
         Some((reason, waiting.message.clone().unwrap_or_default()))

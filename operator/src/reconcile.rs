@@ -131,8 +131,7 @@ pub async fn reconcile(job: &ShardJob, context: &Context) -> Result<Action, Reco
     };
     let (name, namespace, uid) = (seen.name.clone(), seen.namespace.clone(), seen.uid.clone());
     let wanted = desk.look(seen, pods).await?;
-    let manifest = build::manifest(&job.spec.source);
-    let owner = Owner { name: &name, namespace: &namespace, uid: &uid, workers: &job.spec.workers, manifest };
+    let owner = Owner { name: &name, namespace: &namespace, uid: &uid, spec: &job.spec };
     let plan = Plan::new(wanted, build::ca_config_map(&owner, authority.certificate()), |name| {
         build::pod(&owner, name, settings)
     });

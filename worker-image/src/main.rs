@@ -12,6 +12,7 @@
 //! | a result becomes visible, once | [`publish`], on the create-only [`store`]; then the [`records`] |
 //! | the plan is made | [`planner`]: [`draft`] from [`listing`] and [`lookup`], [`names`], [`claim`]; then a [`plan_file`] |
 //! | temporary files go | [`sweep`] |
+//! | this program comes into the user's image | [`install`] |
 //! | what an I/O error means | [`fault`] |
 
 mod attempt;
@@ -26,6 +27,7 @@ mod draft;
 mod fault;
 mod hash;
 mod input;
+mod install;
 mod listing;
 mod logs;
 mod lookup;
@@ -58,12 +60,15 @@ use hyperflow_api::ids::WorkerId;
 use tokio::net::TcpListener;
 use tracing::Instrument;
 
-use crate::{metrics::Metrics, serve::Vitals, session::Session, settings::Settings};
+use crate::{install::Install, metrics::Metrics, serve::Vitals, session::Session, settings::Settings};
 
 /// What still runs when the session has ended, a name lookup or a probe, gets so long.
 const STRAGGLERS: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|first| first == install::NAME) {
+        return install();
+    }
     let settings = Settings::parse();
     logs::begin(&settings.log);
     match start(settings) {
@@ -73,6 +78,17 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             tracing::error!(error, "the worker cannot work");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn install() -> ExitCode {
+    logs::begin("info");
+    match Install::parse_from(std::env::args_os().skip(1)).run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "this program cannot be installed");
             ExitCode::FAILURE
         }
     }

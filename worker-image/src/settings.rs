@@ -8,7 +8,8 @@ use crate::connect::Operator;
 
 /// Takes leases from a Hyperflow operator, runs shards and publishes their results exactly once.
 ///
-/// The operator makes worker pods and sets all of this; nothing has to be set by hand.
+/// The operator makes worker pods and sets all of this; nothing has to be set by hand. `hyperflow-worker install PATH`
+/// copies this program into a pod of another image.
 #[derive(Clone, Debug, Parser)]
 #[command(version, about)]
 pub struct Settings {

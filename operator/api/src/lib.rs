@@ -34,7 +34,8 @@ pub use status::ShardJobStatus;
 pub const JOB_UID_LABEL: &str = "hyperflow.dev/shardjob-uid";
 /// For people and selectors; never used to decide anything.
 pub const JOB_NAME_LABEL: &str = "hyperflow.dev/shardjob-name";
-/// Digest of the `spec.workers` that a pod was made of: a pod that cannot run is replaced when that has changed.
+/// Digest of the `spec.workers` and the program that a pod was made of: a pod that cannot run is replaced when that has
+/// changed.
 pub const WORKERS_LABEL: &str = "hyperflow.dev/workers-digest";
 /// What `spec.managedBy` calls this operator.
 pub const CONTROLLER: &str = "hyperflow.dev/shardjob-controller";

@@ -4,15 +4,16 @@
 use hyperflow_api::{JOB_UID_LABEL, ids::JobUid, source::ConfigMapKeyRef, workers::SecurityContext as Account};
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, ConfigMapProjection, ConfigMapVolumeSource, EmptyDirVolumeSource, HTTPGetAction, KeyToPath,
-        PodSecurityContext, Probe, ProjectedVolumeSource, SeccompProfile, SecurityContext,
-        ServiceAccountTokenProjection, Toleration, TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
+        Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, HTTPGetAction,
+        KeyToPath, PodSecurityContext, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
+        SecurityContext, ServiceAccountTokenProjection, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
+        VolumeProjection,
     },
-    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 
-use super::{Owner, ca_name};
-use crate::identity;
+use super::{Owner, ca_name, manifest};
+use crate::{identity, settings::Settings};
 
 /// Where a worker finds its token and the certificate of the operator's authority.
 pub const SESSION: &str = "/hyperflow/session";
@@ -20,6 +21,10 @@ pub const SESSION: &str = "/hyperflow/session";
 const SESSION_VOLUME: &str = "hyperflow-session";
 /// Where a worker may write what it needs for a while: plans before they are stored, lists while they are sorted.
 pub const SCRATCH: &str = "/hyperflow/scratch";
+/// Where the worker is in a container of the user's image.
+pub const INSTALLED: &str = "/hyperflow/bin/hyperflow-worker";
+const INSTALLED_IN: &str = "/hyperflow/bin";
+const INSTALLED_VOLUME: &str = "hyperflow-bin";
 const SCRATCH_VOLUME: &str = "hyperflow-scratch";
 /// Where the list of the input is mounted, if it is a key of a ConfigMap; the worker looks for it there.
 const MANIFEST: &str = "/hyperflow/manifest";
@@ -51,22 +56,55 @@ pub fn probe(path: &str) -> Probe {
 
 /// Volumes of ours.
 pub fn volumes(owner: &Owner<'_>) -> Vec<Volume> {
-    let empty_dir = Some(EmptyDirVolumeSource::default());
-    let scratch = Volume { name: SCRATCH_VOLUME.into(), empty_dir, ..Volume::default() };
-    [session_volume(owner), scratch].into_iter().chain(owner.manifest.map(manifest_volume)).collect()
+    let own = Some(scratch_volume(owner)).filter(|_| users_scratch(owner).is_none());
+    let installed = owner.exec().map(|_| Volume {
+        name: INSTALLED_VOLUME.into(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    });
+    let manifest = manifest(&owner.spec.source).map(manifest_volume);
+    [Some(session_volume(owner)), own, installed, manifest].into_iter().flatten().collect()
+}
+
+/// The name of the user's volume that is written to instead of one of ours.
+fn users_scratch<'a>(owner: &Owner<'a>) -> Option<&'a str> {
+    owner.spec.workers.scratch.as_ref()?.volume_name.as_deref()
+}
+
+/// The kubelet ends a pod that writes more than the limit; the worker ends the attempt before that.
+fn scratch_volume(owner: &Owner<'_>) -> Volume {
+    let limit = owner.spec.workers.scratch.as_ref().and_then(|scratch| scratch.size_limit.as_ref());
+    let size_limit = limit.map(|limit| Quantity(limit.to_string()));
+    let empty_dir = Some(EmptyDirVolumeSource { size_limit, ..EmptyDirVolumeSource::default() });
+    Volume { name: SCRATCH_VOLUME.into(), empty_dir, ..Volume::default() }
+}
+
+/// Copies the worker to where the user's image can start it.
+pub fn installer(settings: &Settings, resources: ResourceRequirements) -> Container {
+    Container {
+        name: "install".into(),
+        image: Some(settings.worker_image.clone()),
+        image_pull_policy: Some(settings.worker_image_pull_policy.clone()),
+        args: Some(vec!["install".into(), INSTALLED.into()]),
+        // What the worker may have; a quota asks for it in every container.
+        resources: Some(resources),
+        security_context: Some(restricted_container(true)),
+        volume_mounts: Some(vec![mount(INSTALLED_VOLUME, INSTALLED_IN, false)]),
+        ..Container::default()
+    }
+}
+
+fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount { name: name.into(), mount_path: path.into(), read_only: Some(read_only), ..VolumeMount::default() }
 }
 
 /// Where they are mounted.
 pub fn mounts(owner: &Owner<'_>) -> Vec<VolumeMount> {
-    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
-        name: name.into(),
-        mount_path: path.into(),
-        read_only: Some(read_only),
-        ..VolumeMount::default()
-    };
-    let manifest = owner.manifest.map(|_| mount(MANIFEST_VOLUME, MANIFEST, true));
-    let ours = [mount(SESSION_VOLUME, SESSION, true), mount(SCRATCH_VOLUME, SCRATCH, false)];
-    ours.into_iter().chain(manifest).collect()
+    let manifest = manifest(&owner.spec.source).map(|_| mount(MANIFEST_VOLUME, MANIFEST, true));
+    let installed = owner.exec().map(|_| mount(INSTALLED_VOLUME, INSTALLED_IN, true));
+    let scratch = users_scratch(owner).unwrap_or(SCRATCH_VOLUME);
+    let ours = [mount(SESSION_VOLUME, SESSION, true), mount(scratch, SCRATCH, false)];
+    ours.into_iter().chain(installed).chain(manifest).collect()
 }
 
 /// Optional, so that a worker starts without it and can say what is missing.
@@ -117,12 +155,12 @@ pub fn restricted_pod(account: Account) -> PodSecurityContext {
     }
 }
 
-/// The container, restricted.
-pub fn restricted_container() -> SecurityContext {
+/// A container, restricted. A program of the user's may write into its own image's file system, as in any pod.
+pub fn restricted_container(read_only_root: bool) -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         capabilities: Some(Capabilities { add: None, drop: Some(vec!["ALL".into()]) }),
-        read_only_root_filesystem: Some(true),
+        read_only_root_filesystem: Some(true).filter(|_| read_only_root),
         run_as_non_root: Some(true),
         ..SecurityContext::default()
     }

@@ -10,10 +10,19 @@ fn settings() -> Settings {
     Settings::try_parse_from(args).unwrap()
 }
 
+fn spec(workers: Value) -> ShardJobSpec {
+    let mut spec = json!({"source": {"numbers": {"count": 1}}, "task": {"noop": {}}});
+    spec["workers"] = workers;
+    serde_json::from_value(spec).unwrap()
+}
+
 fn built(workers: Value) -> Value {
-    let workers: Workers = serde_json::from_value(workers).unwrap();
+    built_of(&spec(workers))
+}
+
+fn built_of(spec: &ShardJobSpec) -> Value {
     let uid = JobUid("job-1".into());
-    let owner = Owner { name: "copy", namespace: "team-a", uid: &uid, workers: &workers, manifest: None };
+    let owner = Owner { name: "copy", namespace: "team-a", uid: &uid, spec };
     serde_json::to_value(pod(&owner, "copy-w0", &settings())).unwrap()
 }
 
@@ -89,9 +98,7 @@ fn a_worker_is_told_where_the_operator_is_and_who_it_is() {
 fn a_list_in_a_config_map_is_mounted_but_not_waited_for() {
     let source = json!({"items": {"manifest": {"configMapKeyRef": {"name": "regions", "key": "list.txt"}}}});
     let source: Source = serde_json::from_value(source).unwrap();
-    let (workers, uid) = (Workers::default(), JobUid("job-1".into()));
-    let owner = Owner { name: "copy", namespace: "n", uid: &uid, workers: &workers, manifest: manifest(&source) };
-    let pod = serde_json::to_value(pod(&owner, "copy-w0", &settings())).unwrap();
+    let pod = built_of(&ShardJobSpec { source, ..spec(json!({})) });
     assert_eq!(
         pod["spec"]["volumes"][2],
         json!({"name": "hyperflow-manifest", "configMap": {
@@ -100,6 +107,50 @@ fn a_list_in_a_config_map_is_mounted_but_not_waited_for() {
     );
     let mounts = &pod["spec"]["containers"][0]["volumeMounts"];
     assert_eq!(mounts[2], json!({"name": "hyperflow-manifest", "mountPath": "/hyperflow/manifest", "readOnly": true}));
+}
+
+#[test]
+fn a_program_runs_in_its_own_image_with_the_worker_copied_in() {
+    let exec = json!({
+        "image": "etl:3", "imagePullPolicy": "Never", "command": ["wc"], "input": "Stdin", "output": "None",
+        "env": [{"name": "MODE", "value": "fast"}], "envFrom": [{"secretRef": {"name": "keys"}}]
+    });
+    let workers = json!({"resources": {"limits": {"memory": "1Gi"}}, "scratch": {"sizeLimit": "2Gi"}});
+    let mut spec = spec(workers);
+    spec.task = serde_json::from_value(json!({"exec": exec})).unwrap();
+    let pod = &built_of(&spec)["spec"];
+    assert_eq!(
+        pod["initContainers"],
+        json!([{
+            "name": "install", "image": "w:1", "imagePullPolicy": "IfNotPresent",
+            "args": ["install", "/hyperflow/bin/hyperflow-worker"], "resources": {"limits": {"memory": "1Gi"}},
+            "securityContext": {
+                "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
+                "runAsNonRoot": true
+            },
+            "volumeMounts": [{"name": "hyperflow-bin", "mountPath": "/hyperflow/bin", "readOnly": false}]
+        }])
+    );
+    let container = &pod["containers"][0];
+    assert_eq!((&container["image"], &container["imagePullPolicy"]), (&json!("etl:3"), &json!("Never")));
+    assert_eq!(container["command"], json!(["/hyperflow/bin/hyperflow-worker"]));
+    assert_eq!(container["env"][0], json!({"name": "MODE", "value": "fast"}));
+    assert_eq!(container["envFrom"], json!([{"secretRef": {"name": "keys"}}]));
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], Value::Null);
+    assert_eq!(
+        container["volumeMounts"][2],
+        json!({"name": "hyperflow-bin", "mountPath": "/hyperflow/bin", "readOnly": true})
+    );
+    assert_eq!(pod["volumes"][1], json!({"name": "hyperflow-scratch", "emptyDir": {"sizeLimit": "2Gi"}}));
+}
+
+#[test]
+fn scratch_may_be_a_volume_of_the_users() {
+    let pod = built(json!({"volumes": [{"name": "fast", "emptyDir": {}}], "scratch": {"volumeName": "fast"}}));
+    let volumes: Vec<&Value> = pod["spec"]["volumes"].as_array().unwrap().iter().map(|it| &it["name"]).collect();
+    assert_eq!(volumes, ["fast", "hyperflow-session"]);
+    let mounts = &pod["spec"]["containers"][0]["volumeMounts"];
+    assert_eq!(mounts[1], json!({"name": "fast", "mountPath": "/hyperflow/scratch", "readOnly": false}));
 }
 
 #[test]
@@ -163,9 +214,8 @@ fn workers_spread_over_nodes_unless_the_user_says_otherwise() {
 
 #[test]
 fn the_authority_goes_with_the_job_but_is_not_controlled_by_it() {
-    let workers = Workers::default();
-    let uid = JobUid("job-1".into());
-    let owner = Owner { name: "copy", namespace: "team-a", uid: &uid, workers: &workers, manifest: None };
+    let (spec, uid) = (spec(json!({})), JobUid("job-1".into()));
+    let owner = Owner { name: "copy", namespace: "team-a", uid: &uid, spec: &spec };
     let map = serde_json::to_value(ca_config_map(&owner, "PEM")).unwrap();
     assert_eq!(map["metadata"]["name"], "copy-hyperflow-ca");
     assert_eq!(map["data"], json!({"ca.crt": "PEM"}));
@@ -185,9 +235,9 @@ fn a_pod_says_what_it_was_made_of() {
 /// The longest name that a ShardJob may have: `metadata.name must be no more than 52 characters`.
 #[test]
 fn a_job_with_the_longest_name_has_objects_that_the_api_server_takes() {
-    let (workers, uid) = (Workers::default(), JobUid("5b1e0c44-1f0e-4a5e-9b34-2f64d2a4f0f1".into()));
+    let (spec, uid) = (spec(json!({})), JobUid("5b1e0c44-1f0e-4a5e-9b34-2f64d2a4f0f1".into()));
     let name = "x".repeat(52);
-    let owner = Owner { name: &name, namespace: "team-a", uid: &uid, workers: &workers, manifest: None };
+    let owner = Owner { name: &name, namespace: "team-a", uid: &uid, spec: &spec };
     // A pod's name is the job's, a hyphen and eight letters; it is its host name too, which has 63 at most.
     let pod = serde_json::to_value(pod(&owner, &format!("{name}-abcdefgh"), &settings())).unwrap();
     assert!(pod["metadata"]["name"].as_str().unwrap().len() <= 63);
@@ -199,9 +249,9 @@ fn a_job_with_the_longest_name_has_objects_that_the_api_server_takes() {
 
 #[test]
 fn a_job_made_anew_under_the_same_name_has_objects_of_its_own() {
-    let workers = Workers::default();
+    let spec = spec(json!({}));
     let [old, new] = ["old", "new"].map(|uid| JobUid(uid.into()));
-    let of = |uid| Owner { name: "copy", namespace: "team-a", uid, workers: &workers, manifest: None };
+    let of = |uid| Owner { name: "copy", namespace: "team-a", uid, spec: &spec };
     let [first, second] = [&old, &new].map(|uid| pod(&of(uid), "copy-abcdefgh", &settings()));
     assert!(crate::observe::belongs(&first, &old) && !crate::observe::belongs(&first, &new));
     assert!(crate::observe::belongs(&second, &new) && !crate::observe::belongs(&second, &old));

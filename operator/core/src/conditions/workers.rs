@@ -52,6 +52,11 @@ fn trouble(known: &Coordinator, ready: usize, wanted: usize) -> Option<(&str, St
             "Lower `spec.workers.resources`, correct `nodeSelector`, `affinity` and `tolerations` there, or add nodes."
                 .into()
         }
+        "ImagePull" if is_of_program(known, &says) => {
+            "Correct `spec.task.exec.image`, once planned together with a new `spec.rerun.nonce`, or set \
+             `spec.workers.imagePullSecrets`."
+                .into()
+        }
         "ImagePull" => {
             "The image is the operator's setting: correct it there, or set `spec.workers.imagePullSecrets`.".into()
         }
@@ -64,6 +69,11 @@ fn trouble(known: &Coordinator, ready: usize, wanted: usize) -> Option<(&str, St
         _ => format!("`kubectl describe pod {pod} --namespace {namespace}` says more."),
     };
     Some((word, format!("{ready} of {wanted} workers run: {says} {remedy}")))
+}
+
+/// Whether the kubelet speaks of the image of the user's program: the worker's own is in the same pod.
+fn is_of_program(known: &Coordinator, says: &str) -> bool {
+    known.seen.spec.task.exec.as_ref().is_some_and(|exec| says.contains(&exec.image))
 }
 
 /// Another's message, as a sentence among ours.
@@ -88,7 +98,7 @@ fn of_refusal(reason: &str) -> &'static str {
 fn word<'a>(reason: &'a str, message: &str) -> &'a str {
     match reason {
         _ if is_image_pull(reason) => "ImagePull",
-        "ContainerCreating" => "VolumeNotReady",
+        "ContainerCreating" | "PodInitializing" => "VolumeNotReady",
         // The scheduler waits for claims too: they are missing, or nobody binds them.
         "Unschedulable" if message.to_ascii_lowercase().contains("persistentvolumeclaim") => "VolumeNotReady",
         "CreateContainerConfigError" if message.contains("image will run as root") => "ImageRunsAsRoot",

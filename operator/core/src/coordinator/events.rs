@@ -59,7 +59,7 @@ pub struct Pod {
     pub uid: String,
     /// The node it is bound to.
     pub node: Option<String>,
-    /// Digest of the `spec.workers` that it was made of, if it says so: see [`crate::job::workers_digest`].
+    /// Digest of what it was made of, if it says so: see [`super::workers_digest`].
     pub made_of: Option<String>,
     /// It is being deleted, or has ended for good.
     pub leaving: bool,

@@ -157,7 +157,7 @@ impl Coordinator {
         let mut coordinator = Self {
             limits,
             brief: spec::brief(seen),
-            workers_digest: workers_digest(&seen.spec.workers),
+            workers_digest: workers_digest(&seen.spec),
             outranked: None,
             takeover: Takeover { term: left.term.max(heard).saturating_add(1), random },
             sequence: 0,

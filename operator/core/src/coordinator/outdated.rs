@@ -1,15 +1,15 @@
-//! Pods that were made of another `spec.workers` than there is now. Those that work go on (P27); one that has never come
+//! Pods that were made of another `spec.workers`, or another program, than there is now. Those that work go on (P27); one that has never come
 //! to that, and cannot, would stand in the way of the very change that was to help it.
 
-use hyperflow_api::workers::Workers;
+use hyperflow_api::ShardJobSpec;
 
 use super::{Coordinator, Pod};
 
 /// Digest of what worker pods are made of: each pod carries it.
 #[must_use]
-pub fn workers_digest(workers: &Workers) -> String {
+pub fn workers_digest(spec: &ShardJobSpec) -> String {
     // What came from JSON can be written as JSON, and its maps are in order.
-    let bytes = serde_json::to_vec(workers).unwrap_or_default();
+    let bytes = serde_json::to_vec(&(&spec.workers, &spec.task.exec)).unwrap_or_default();
     blake3::hash(&bytes).to_hex()[..16].to_owned()
 }
 

@@ -29,7 +29,7 @@ impl Coordinator {
         }
         self.mind_clock(now);
         self.brief = brief(&self.seen);
-        self.workers_digest = super::workers_digest(&self.seen.spec.workers);
+        self.workers_digest = super::workers_digest(&self.seen.spec);
         match job {
             Ok(job) if job.frozen == self.frozen => self.job = job,
             Ok(job) if self.plan.is_none() => {

@@ -322,7 +322,7 @@ fn a_refused_pod_is_the_reason_until_all_pods_are_there() {
 #[test]
 fn a_pod_that_cannot_run_makes_way_for_one_of_the_corrected_spec() {
     let mut seen = seen();
-    let old = Some(workers_digest(&seen.spec.workers));
+    let old = Some(workers_digest(&seen.spec));
     let mut desk = Desk::new(&seen);
     desk.tick();
     let of = |uid: &str, trouble: Option<&str>| Pod {
