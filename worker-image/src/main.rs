@@ -7,7 +7,7 @@
 //! | the loop of the process | [`session`] |
 //! | the stream to the operator | [`uplink`], opened by [`connect`] |
 //! | attempts and their threads | [`runner`], [`attempt`], with what they share in [`work`] |
-//! | a shard's input is read, its task done | [`shard`]: [`copy`] or [`checksum`], from a [`stream`] of [`input`] |
+//! | a shard's input is read, its task done | [`shard`]: [`copy`] or [`checksum`], or a program's: [`exec`], from a [`stream`] of [`input`] |
 //! | how far an attempt is | [`progress`], in [`segments`], written [`direct`]ly, with [`checkpoints`] |
 //! | a result becomes visible, once | [`publish`], on the create-only [`store`]; then the [`records`] |
 //! | the plan is made | [`planner`]: [`draft`] from [`listing`] and [`lookup`], [`names`], [`claim`]; then a [`plan_file`] |
@@ -24,6 +24,7 @@ mod connect;
 mod copy;
 mod direct;
 mod draft;
+mod exec;
 mod fault;
 mod hash;
 mod input;

@@ -6,6 +6,7 @@
 mod many;
 
 use std::{
+    collections::BTreeSet,
     fs::{File, Metadata},
     io::Read,
     path::{Path, PathBuf},
@@ -25,6 +26,23 @@ use crate::{
     work::{Places, Work},
 };
 
+pub use self::many::Tree;
+
+/// What a task has produced.
+#[derive(Debug)]
+pub enum Staged<'a> {
+    /// A file for each result.
+    Files(Vec<&'a Writer>),
+    /// A directory, which is published as one.
+    Tree(&'a Tree),
+}
+
+impl Default for Staged<'_> {
+    fn default() -> Self {
+        Self::Files(Vec::new())
+    }
+}
+
 /// Where the result of one shard belongs.
 #[derive(Debug)]
 pub struct Publisher<'a> {
@@ -42,6 +60,8 @@ pub struct Publisher<'a> {
     pub index: ShardIndex,
     /// Size of its result, where it is known beforehand.
     pub length: Option<u64>,
+    /// Its one result is a directory.
+    pub tree: bool,
 }
 
 impl Publisher<'_> {
@@ -50,23 +70,33 @@ impl Publisher<'_> {
         self.names.len().max(1)
     }
 
-    /// Does what a step says with the store; `staged` is what the task has produced, a file for each result.
-    pub fn carry_out(&self, step: Step, staged: &[&Writer]) -> Result<Answer, Fault> {
+    /// Whether the commit is a list of files, and not the file itself.
+    fn is_list(&self) -> bool {
+        self.tree || self.names.len() > 1
+    }
+
+    /// Does what a step says with the store; `staged` is what the task has produced.
+    pub fn carry_out(&self, step: Step, staged: &Staged<'_>) -> Result<Answer, Fault> {
         let commit = self.places.commits.join(self.commits.commit(self.index));
-        let several = self.names.len() > 1;
+        let list = self.is_list();
         match (step, staged) {
             (Step::Look | Step::LookAgain, _) => return self.look(&commit),
-            (Step::Sync(_), [_, ..]) => {
-                staged.iter().try_for_each(|staged| staged.sync())?;
-                if several {
-                    many::stage(self, staged)?;
+            (Step::Sync(_), Staged::Tree(tree)) => many::stage_tree(self, tree)?,
+            (Step::Sync(_), Staged::Files(files)) if !files.is_empty() => {
+                files.iter().try_for_each(|file| file.sync())?;
+                if list {
+                    many::stage(self, files)?;
                 }
             }
-            (Step::Commit(content), [one, ..]) => {
+            (Step::Commit(content), _) => {
                 self.attempt.go_on()?;
-                let created = match several {
-                    true => many::commit(self, &commit, content)?,
-                    false => store::link_new(one.path(), &commit)?,
+                let created = match staged {
+                    Staged::Tree(tree) => many::commit(self, &commit, content, Some(tree))?,
+                    Staged::Files(_) if list => many::commit(self, &commit, content, None)?,
+                    Staged::Files(files) => {
+                        let one = files.first().ok_or_else(|| out_of_order("nothing was staged".into()))?;
+                        store::link_new(one.path(), &commit)?
+                    }
                 };
                 if created == Created::Before {
                     // What is staged stays for the sweeper, because a checkpoint may name it (P12, P21).
@@ -74,15 +104,14 @@ impl Publisher<'_> {
                 }
             }
             (Step::SyncCommit(_), _) => store::sync_folder(store::parent(&commit))?,
-            (Step::SyncFound, _) if several => many::sync_found(self, &commit)?,
+            (Step::SyncFound, _) if list => many::sync_found(self, &commit)?,
             (Step::SyncFound, _) => store::sync_found(&commit)?,
-            (Step::Sum, _) if several => return many::content(&commit).map(Answer::Summed),
+            (Step::Sum, _) if list => return many::content(&commit).map(Answer::Summed),
             (Step::Sum, _) => return self.sum(&commit).map(Answer::Summed),
-            (Step::Name(_), _) if several => many::name(self, &commit)?,
+            (Step::Name(_), _) if list => many::name(self, &commit)?,
             (Step::Name(_), _) => {
-                for name in self.names {
-                    self.name(&commit, name)?;
-                }
+                let named = self.names.iter().map(|name| (commit.as_path(), name.as_str()));
+                self.name(named)?;
             }
             (step, _) => return Err(out_of_order(format!("{step:?} is no step of the store"))),
         }
@@ -92,8 +121,7 @@ impl Publisher<'_> {
     /// Whether an earlier attempt has committed the shard.
     fn look(&self, commit: &Path) -> Result<Answer, Fault> {
         let Some(found) = store::look(commit)? else { return Ok(Answer::Nothing) };
-        let one = self.names.len() < 2;
-        if !found.is_file() || (one && self.length.is_some_and(|length| length != found.len())) {
+        if !found.is_file() || (!self.is_list() && self.length.is_some_and(|length| length != found.len())) {
             return Err(self.damaged(commit, &found));
         }
         Ok(Answer::Found)
@@ -111,19 +139,23 @@ impl Publisher<'_> {
         fault::end_job(FailureClass::Store, "OutputDamaged", message)
     }
 
-    /// Gives a committed file a name that the user asked for.
-    fn name(&self, file: &Path, name: &str) -> Result<(), Fault> {
+    /// Gives committed files the names that the user asked for, durably. Each folder is made sure of once.
+    fn name<'f>(&self, named: impl Iterator<Item = (&'f Path, &'f str)>) -> Result<(), Fault> {
         let Some(root) = &self.places.output else { return Ok(()) };
-        let path = root.join(name);
-        let folder = store::parent(&path);
-        if folder != root {
-            store::make_folders(folder)?;
-            self.work.on_volume(FailureClass::Store, folder)?;
+        let mut folders = BTreeSet::new();
+        for (file, name) in named {
+            let path = root.join(name);
+            let folder = store::parent(&path);
+            if folder != root && !folders.contains(folder) {
+                store::make_folders(folder)?;
+                self.work.on_volume(FailureClass::Store, folder)?;
+            }
+            if store::link_new(file, &path)? == Created::Before {
+                return Err(exists(self.work, name));
+            }
+            folders.insert(folder.to_path_buf());
         }
-        if store::link_new(file, &path)? == Created::Before {
-            return Err(exists(self.work, name));
-        }
-        store::sync_folder(folder)
+        folders.iter().try_for_each(|folder| store::sync_folder(folder))
     }
 
     fn sum(&self, path: &Path) -> Result<Content, Fault> {

@@ -1,4 +1,5 @@
-//! Who published what: a line for each shard, durable before the shard is reported (P9).
+//! Who published what: a line for each shard, durable before the shard is reported (P9); and a line for each attempt that
+//! failed for a reason of its own, so that the report can say why a shard has no result.
 //!
 //! One thread writes. Lines that arrive while it syncs are written and synced together, so that many attempts pay for
 //! one sync.
@@ -9,19 +10,26 @@ use std::{
     path::Path,
     sync::{Mutex, mpsc},
     thread,
+    time::Duration,
 };
 
-use hyperflow_api::{ids::ShardIndex, message::FailureClass};
+use hyperflow_api::{
+    ids::ShardIndex,
+    message::{Failure, FailureClass},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    attempt::Attempt,
     fault::{self, Fault},
     store,
-    work::locked,
+    work::{Work, locked},
 };
 
 /// Most lines in one write.
 const BATCH: usize = 1024;
+/// Most bytes of the message of a failure.
+const MESSAGE: usize = 1024;
 
 /// What is kept of a published shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +59,61 @@ pub struct Record {
     pub millis: u64,
     /// Another attempt had published; `bytes` and `crc32c` are of its output (P5).
     pub found: bool,
+    /// What the program had to say beside its output, at most 4 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+}
+
+/// What is kept of an attempt that failed. It lacks what a [`Record`] must have, so that neither is read as the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failed {
+    /// Which shard.
+    pub index: ShardIndex,
+    /// Under which lease.
+    pub epoch: String,
+    /// 1 for the first.
+    pub attempt: u32,
+    /// Who.
+    pub worker: String,
+    /// Where.
+    pub node: String,
+    /// How long the attempt took.
+    pub millis: u64,
+    /// What kind of failure, as in status.
+    pub class: String,
+    /// A word for programs.
+    pub reason: String,
+    /// What happened to what, shortened.
+    pub message: String,
+    /// How the program ended, if it ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+}
+
+impl Failed {
+    /// Of an attempt of this work.
+    pub fn new(work: &Work, attempt: &Attempt, index: ShardIndex, failure: &Failure) -> Self {
+        let Failure { class, reason, message, exit_code, .. } = failure;
+        let grant = attempt.grant();
+        Self {
+            index,
+            epoch: grant.epoch.to_string(),
+            attempt: grant.attempt,
+            worker: work.worker.to_string(),
+            node: work.node.clone(),
+            millis: millis(attempt.age()),
+            class: class.name().into(),
+            reason: reason.clone(),
+            message: message[..message.floor_char_boundary(MESSAGE)].into(),
+            exit_code: *exit_code,
+        }
+    }
+}
+
+/// As records have it.
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The record file of this process. It is made when the first line is written.
@@ -65,8 +128,8 @@ struct Line {
 }
 
 impl Records {
-    /// Appends a record to the file at `path`, always the same one; returns when it is durable.
-    pub fn append(&self, path: &Path, record: &Record) -> Result<(), Fault> {
+    /// Appends a [`Record`] or a [`Failed`] to the file at `path`, always the same one; returns when it is durable.
+    pub fn append(&self, path: &Path, record: &impl Serialize) -> Result<(), Fault> {
         let mut text = serde_json::to_vec(record).map_err(|error| fault::output("write", path)(error.into()))?;
         text.push(b'\n');
         let (done, answer) = mpsc::channel();
@@ -173,6 +236,7 @@ mod tests {
             bytes_read: 5,
             millis: 1,
             found: false,
+            result: None,
         }
     }
 

@@ -19,12 +19,15 @@ use hyperflow_core::{
 };
 use serde::Serialize;
 
-pub use self::{recorded::Recorded, stored::make};
+pub use self::{
+    recorded::{Entry, Recorded},
+    stored::make,
+};
 use crate::{
     fault::{self, Fault},
     hash::Hash,
     names,
-    records::Record,
+    records::{Failed, Record},
     store,
 };
 
@@ -60,9 +63,11 @@ pub struct Finished {
     pub digest: String,
     /// Shards with a record.
     pub published: u64,
-    /// Shards without. If there are any, there is a list of failed input.
+    /// Shards without.
     pub missing: u64,
-    /// Lines in record files that are no records.
+    /// Whether there is a list of failed input: numbers have none.
+    pub lists_failed: bool,
+    /// Lines in record files that are neither records nor failures.
     pub torn: u64,
     /// Failed input whose name does not fit into a line, and that is therefore in no list.
     pub unlisted: u64,
@@ -111,23 +116,28 @@ impl<'a> ReportWriter<'a> {
 
     /// Adds a shard. Their indexes rise.
     pub fn shard(&mut self, index: ShardIndex, shard: &Shard) -> Result<(), Fault> {
-        let record = self.recorded.of(index)?;
+        let entry = self.recorded.of(index)?;
+        let (record, failed) = match &entry {
+            Some(Entry::Published(record)) => (Some(record), None),
+            Some(Entry::Failed(failed)) => (None, Some(failed)),
+            None => (None, None),
+        };
         let id = shard.id();
-        let done = record.as_ref().map(|record| Done::new(record, &self.program));
         let line = Line {
             index,
             id: &id,
             inputs: shard.pieces.iter().map(Input::new).collect(),
             items: &shard.items,
             numbers: shard.numbers,
-            outputs: record.as_ref().map_or_else(Vec::new, |record| self.outputs(record, &id, shard)),
+            outputs: record.map_or_else(Vec::new, |record| self.outputs(record, &id, shard)),
             published: record.is_some(),
-            done,
+            done: record.map(|record| Done::new(record, &self.program)),
+            last: failed.map(Last::new),
         };
         let mut text = serde_json::to_vec(&line).map_err(|error| self.report.fault("write")(error.into()))?;
         text.push(b'\n');
         self.report.write(&text)?;
-        match &record {
+        match record {
             Some(record) => {
                 self.published += 1;
                 self.add_sums(record)
@@ -141,6 +151,7 @@ impl<'a> ReportWriter<'a> {
 
     /// Everything is added: makes the files durable, but for their names.
     pub fn finish(self) -> Result<Finished, Fault> {
+        let lists_failed = self.failed.is_some();
         for list in [self.failed, self.sums].into_iter().flatten() {
             list.finish()?;
         }
@@ -148,6 +159,7 @@ impl<'a> ReportWriter<'a> {
             digest: self.report.finish()?,
             published: self.published,
             missing: self.missing,
+            lists_failed,
             torn: self.recorded.torn,
             unlisted: self.unlisted,
         })
@@ -190,8 +202,11 @@ impl<'a> ReportWriter<'a> {
         Err(fault::end_job(FailureClass::Store, "OutputDamaged", message))
     }
 
-    /// Adds the input of a shard to the list of what failed, which is a manifest as it stands.
+    /// Adds the input of a shard to the list of what failed, which is a manifest as it stands. Numbers are in none.
     fn add_failed(&mut self, shard: &Shard) -> Result<(), Fault> {
+        if shard.numbers.is_some() {
+            return Ok(());
+        }
         let failed = match &mut self.failed {
             Some(failed) => failed,
             failed => failed.insert(Writer::create(&self.places.failed)?),
@@ -223,6 +238,8 @@ struct Line<'a> {
     published: bool,
     #[serde(flatten)]
     done: Option<Done<'a>>,
+    #[serde(flatten)]
+    last: Option<Last<'a>>,
 }
 
 #[derive(Serialize)]
@@ -258,6 +275,8 @@ struct Done<'a> {
     bytes_read: u64,
     run: u32,
     program: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'a str>,
 }
 
 impl<'a> Done<'a> {
@@ -272,6 +291,33 @@ impl<'a> Done<'a> {
             bytes_read: record.bytes_read,
             run: RUN,
             program,
+            result: record.result.as_deref(),
+        }
+    }
+}
+
+/// Of the last attempt at a shard that is not published.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Last<'a> {
+    attempts: u32,
+    node: &'a str,
+    class: &'a str,
+    reason: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exit_code: Option<i32>,
+}
+
+impl<'a> Last<'a> {
+    fn new(failed: &'a Failed) -> Self {
+        Self {
+            attempts: failed.attempt,
+            node: &failed.node,
+            class: &failed.class,
+            reason: &failed.reason,
+            message: &failed.message,
+            exit_code: failed.exit_code,
         }
     }
 }
@@ -355,6 +401,7 @@ mod tests {
             bytes_read: 6,
             millis: 7,
             found,
+            result: None,
         }
     }
 
@@ -386,7 +433,7 @@ mod tests {
 
     fn write(job: &Job, folder: &Path, records: &Path, shards: &[Shard]) -> Result<Finished, Fault> {
         let committed = |index| folder.join(format!("pub-{index}"));
-        let recorded = Recorded::read(&[records.into()], folder)?;
+        let recorded = Recorded::read(records, &[], folder)?;
         let mut writer = ReportWriter::new(job, recorded, places(folder), &committed)?;
         for (index, shard) in (0..).zip(shards) {
             writer.shard(index, shard)?;
@@ -401,7 +448,7 @@ mod tests {
         let finished = write(&job, folder.path(), &records, &[of_file("a"), of_file("b \"c\"/d.txt")]).unwrap();
         let report = fs::read(places(folder.path()).report).unwrap();
         let digest = format!("blake3:{}", blake3::hash(&report).to_hex());
-        assert_eq!(finished, Finished { digest, published: 1, missing: 1, torn: 0, unlisted: 0 });
+        assert_eq!(finished, Finished { digest, published: 1, missing: 1, lists_failed: true, torn: 0, unlisted: 0 });
         let ids = [of_file("a").id(), of_file("b \"c\"/d.txt").id()];
         let expected = format!(
             concat!(
@@ -464,7 +511,7 @@ mod tests {
         }
         fs::write(folders[0].join("w1.jsonl.swp"), line(&record(0, "0.0000000000000000.0", false))).unwrap();
 
-        let recorded = Recorded::read_within(20_000, &folders, folder.path()).unwrap();
+        let recorded = Recorded::read_within(20_000, &folders[0], &folders[1..], folder.path()).unwrap();
         let (job, committed) = (job(&json!({"copy": {}}), Some("part-{index}")), |_| PathBuf::new());
         let mut writer = ReportWriter::new(&job, recorded, places(folder.path()), &committed).unwrap();
         for index in 0..SHARDS {
@@ -502,6 +549,87 @@ mod tests {
         let shards: Vec<Shard> = (0..5).map(|index| of_file(&index.to_string())).collect();
         let finished = write(&job, folder.path(), &records, &shards).unwrap();
         assert_eq!((finished.published, finished.missing, finished.torn), (2, 3, 6));
+    }
+
+    fn failed(index: ShardIndex, epoch: &str, message: &str) -> Failed {
+        Failed {
+            index,
+            epoch: epoch.into(),
+            attempt: 3,
+            worker: "w".into(),
+            node: "m".into(),
+            millis: 7,
+            class: "Application".into(),
+            reason: "ExitCode".into(),
+            message: message.into(),
+            exit_code: Some(3),
+        }
+    }
+
+    #[test]
+    fn why_a_shard_is_not_published_its_last_failure_says() {
+        const EPOCHS: [&str; 3] = ["1.00000000000000aa.9", "1.00000000000000aa.10", "2.00000000000000aa.1"];
+        let (folder, records) = recorded(b"");
+        let mut lines = Vec::new();
+        // In no order; "now" is of the last epoch.
+        for (index, epoch, message) in
+            [(0, 1, "then"), (0, 2, "now"), (0, 0, "first"), (1, 2, "before it was published"), (2, 0, "once \"so\"")]
+        {
+            lines.extend(serde_json::to_vec(&failed(index, EPOCHS[epoch], message)).unwrap());
+            lines.push(b'\n');
+        }
+        let published = Record { result: Some("{\"loss\":0.25}\u{1}".into()), ..record(1, EPOCHS[1], false) };
+        lines.extend(line(&published));
+        fs::write(records.join("w.jsonl"), lines).unwrap();
+        // Of a job whose results were taken over: its failures are not this job's.
+        let before = folder.path().join("before");
+        fs::create_dir(&before).unwrap();
+        let others = [serde_json::to_vec(&failed(3, EPOCHS[2], "another job's")).unwrap(), b"\n".into()].concat();
+        fs::write(before.join("w.jsonl"), others).unwrap();
+
+        let job = job(&json!({"copy": {}}), Some("part-{index}"));
+        let recorded = Recorded::read(&records, &[before], folder.path()).unwrap();
+        let committed = |_| PathBuf::new();
+        let mut writer = ReportWriter::new(&job, recorded, places(folder.path()), &committed).unwrap();
+        for index in 0..4 {
+            writer.shard(index, &of_file(&index.to_string())).unwrap();
+        }
+        let finished = writer.finish().unwrap();
+        assert_eq!((finished.published, finished.missing, finished.torn), (1, 3, 0));
+        let report = fs::read_to_string(places(folder.path()).report).unwrap();
+        let lines: Vec<Value> = report.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let of = |line: &Value| (line["published"].clone(), line["message"].clone(), line["result"].clone());
+        assert_eq!(of(&lines[0]), (false.into(), "now".into(), Value::Null));
+        assert_eq!(of(&lines[1]), (true.into(), Value::Null, "{\"loss\":0.25}\u{1}".into()));
+        assert_eq!(of(&lines[2]), (false.into(), "once \"so\"".into(), Value::Null));
+        assert_eq!(of(&lines[3]), (false.into(), Value::Null, Value::Null));
+        let last = concat!(
+            r#""outputs":[],"published":false,"attempts":3,"node":"m","class":"Application","reason":"ExitCode","#,
+            r#""message":"now","exitCode":3}"#
+        );
+        assert!(report.lines().next().unwrap().ends_with(last), "{report}");
+    }
+
+    #[test]
+    fn a_reader_of_records_takes_no_failure_for_one() {
+        let failed = serde_json::to_vec(&failed(0, "1.00000000000000aa.9", "so")).unwrap();
+        assert!(serde_json::from_slice::<Record>(&failed).is_err());
+        let record = serde_json::to_vec(&record(0, "1.00000000000000aa.9", false)).unwrap();
+        assert!(serde_json::from_slice::<Failed>(&record).is_err());
+    }
+
+    #[test]
+    fn numbers_stand_in_the_report_and_in_no_list() {
+        let mut job = job(&json!({"copy": {}}), Some("part-{index}"));
+        job.task = Task::Noop;
+        let (folder, records) = recorded(b"");
+        let numbers = Shard { numbers: Some(Numbers { start: -5, count: 7 }), ..Shard::default() };
+        let finished = write(&job, folder.path(), &records, &[numbers]).unwrap();
+        assert_eq!((finished.missing, finished.lists_failed, finished.unlisted), (1, false, 0));
+        let Places { report, failed, .. } = places(folder.path());
+        assert!(!failed.exists());
+        let report = fs::read_to_string(report).unwrap();
+        assert!(report.contains(r#""inputs":[],"numbers":{"start":-5,"count":7},"outputs":[],"published":false"#));
     }
 
     #[test]

@@ -203,8 +203,12 @@ fn live(work: &Work, attempt: &Attempt) {
         let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
         fault::try_again(FailureClass::Application, "Panicked", format!("the attempt panicked: {what}")).outcome()
     });
-    if let Outcome::Failed(Failure { reason, message, .. }) = &outcome {
+    if let Outcome::Failed(failure) = &outcome {
+        let Failure { reason, message, .. } = failure;
         tracing::warn!(reason, message, "the attempt failed");
+        if let Target::Shard(index) = grant.target {
+            shard::keep_failure(work, attempt, index, failure);
+        }
     }
     count(&work.metrics, &outcome);
     attempt.ended(outcome);

@@ -1,8 +1,9 @@
 //! One shard, from its input to its published result: the core says which step comes next, this does it.
 
 use hyperflow_api::{
+    exec::OutputMode,
     ids::ShardIndex,
-    message::{FailureClass, Published},
+    message::{Failure, FailureClass, Published},
 };
 use hyperflow_core::{
     checkpoint::Origin,
@@ -15,18 +16,23 @@ use hyperflow_core::{
 use crate::{
     attempt::Attempt,
     checksum::Sums,
-    claim, copy,
+    claim, copy, exec,
     fault::{self, Fault},
     logs, names,
     progress::{Figures, Progress},
-    publish::{self, Publisher},
-    records::Record,
+    publish::{self, Publisher, Staged},
+    records::{self, Failed, Record},
     stream::Stream,
     work::Work,
 };
 
 /// Runs the task on a shard, or finds it done.
 pub fn run(work: &Work, attempt: &Attempt, index: ShardIndex) -> Result<Published, Fault> {
+    let program = match &work.job.task {
+        Task::Exec(program) if !work.job.publishes() => return exec::run(work, attempt, program, index),
+        Task::Exec(program) => Some(&**program),
+        _ => None,
+    };
     let places = work.places()?;
     let commits = claim::hold(work, &places)?;
     let plan = work.plan(&places)?;
@@ -40,15 +46,39 @@ pub fn run(work: &Work, attempt: &Attempt, index: ShardIndex) -> Result<Publishe
         (Task::Copy { .. }, Cut::Files { .. } | Cut::Bytes { .. }) => Some(shard.bytes()),
         _ => None,
     };
-    let publisher = Publisher { work, attempt, places: &places, commits: &commits, names: &names, index, length };
-    let program = work.job.task.program();
-    let origin = Origin { job: &work.brief.uid, plan: plan.plan().digest(), program: &program, index };
-    let mut run = Run { publisher, origin, shard: &shard, cut, made: None, sums: None, figures: Figures::default() };
+    let tree = program.is_some_and(|program| program.output == OutputMode::Directory);
+    let publisher = Publisher { work, attempt, places: &places, commits: &commits, names: &names, index, length, tree };
+    let digest = work.job.task.program();
+    let origin = Origin { job: &work.brief.uid, plan: plan.plan().digest(), program: &digest, index };
+    let mut run = Run {
+        publisher,
+        origin,
+        shard: &shard,
+        cut,
+        made: None,
+        theirs: None,
+        sums: None,
+        figures: Figures::default(),
+    };
     let done = run.publish();
     if matches!(done, Err(Fault::Stopped)) && attempt.wants_checkpoint() {
         run.leave_checkpoint();
     }
     done
+}
+
+/// Keeps why an attempt failed, for the report. Nothing rests on it: where it cannot be kept, the log says so.
+pub fn keep_failure(work: &Work, attempt: &Attempt, index: ShardIndex, failure: &Failure) {
+    if !work.job.publishes() {
+        return;
+    }
+    let kept = work.places().and_then(|places| {
+        let path = places.records.join(work.layout.records(&work.worker));
+        work.records.append(&path, &Failed::new(work, attempt, index, failure))
+    });
+    if let Err(error) = kept {
+        tracing::warn!(error = logs::causes(&error), "the report will not say why this attempt failed");
+    }
 }
 
 struct Run<'a> {
@@ -57,6 +87,8 @@ struct Run<'a> {
     shard: &'a Shard,
     cut: &'a Cut,
     made: Option<Progress<'a>>,
+    /// The same of a program.
+    theirs: Option<exec::Made>,
     sums: Option<Sums>,
     figures: Figures,
 }
@@ -95,11 +127,26 @@ impl Run<'_> {
                 let path = self.publisher.places.records.join(work.layout.records(&work.worker));
                 work.records.append(&path, &self.record(published)).map(|()| Answer::Done)
             }
-            step => self.publisher.carry_out(step, &self.made.as_ref().map(Progress::staged).unwrap_or_default()),
+            step => self.publisher.carry_out(step, &self.staged()),
+        }
+    }
+
+    fn staged(&self) -> Staged<'_> {
+        match (&self.made, &self.theirs) {
+            (_, Some(theirs)) => theirs.staged(),
+            (Some(made), None) => Staged::Files(made.staged()),
+            (None, None) => Staged::default(),
         }
     }
 
     fn produce(&mut self) -> Result<Content, Fault> {
+        let Publisher { work, attempt, index, .. } = self.publisher;
+        if let Task::Exec(program) = &work.job.task {
+            let task = exec::Task { work, attempt, program, index, shard: self.shard, cut: self.cut };
+            let made = self.theirs.insert(task.produce(&self.publisher, self.origin)?);
+            (self.figures.resumed_from, self.figures.read) = (made.resumed_from, made.read);
+            return Ok(made.content());
+        }
         let mut input = Stream::open(self.publisher.work, self.shard, self.cut)?;
         let made = Progress::begin(&self.publisher, self.origin, input.length(), &mut self.figures)?;
         let made = self.made.insert(made);
@@ -147,8 +194,9 @@ impl Run<'_> {
             resumed_from: self.figures.resumed_from,
             bytes_read_again: self.figures.read_again,
             bytes_read: self.figures.read,
-            millis: u64::try_from(attempt.age().as_millis()).unwrap_or(u64::MAX),
+            millis: records::millis(attempt.age()),
             found: published.found,
+            result: self.theirs.as_ref().and_then(|made| made.text.clone()),
         }
     }
 }

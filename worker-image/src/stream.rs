@@ -62,6 +62,12 @@ impl<'a> Stream<'a> {
         self.parts.iter().map(|part| (part.file.path.as_str(), part.within.end))
     }
 
+    /// The files that it reads from, and which bytes of each.
+    pub fn pieces(&self) -> impl Iterator<Item = (&'a InputFile, Range<u64>)> {
+        let range = |part: &Part<'_>| part.offset..part.offset + (part.within.end - part.within.start);
+        self.parts.iter().map(move |part| (part.file, range(part)))
+    }
+
     /// Fills the buffer from a position in the shard's input on, whole. Each file is seen to be the one planned when it is
     /// opened, and again after its last byte was read.
     pub fn read(&mut self, buffer: &mut [u8], position: u64) -> Result<(), Fault> {

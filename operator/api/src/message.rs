@@ -108,7 +108,8 @@ pub enum News {
 /// A durable checkpoint: its manifest is found in the store by shard, number and digest (P20).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Rises by one with each checkpoint of a shard, over all attempts.
+    /// Rises by one with each checkpoint of an attempt, from the one that it goes on from. Two attempts side by side may use
+    /// one number: the digest tells them apart.
     pub number: u64,
     /// Bytes of the shard's input that need not be read again.
     pub position: u64,

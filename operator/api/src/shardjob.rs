@@ -125,8 +125,7 @@ use crate::{
         .field_path(".task"),
     validation = Rule::new("!has(self.task.exec) || (self.task.exec.output == 'None') != has(self.output)")
         .message(
-            "`output` says where results go: it is required by `task.exec`, and may not be set only when \
-             `task.exec.output` is 'None'"
+            "`task.exec` needs `output` for its results, unless `task.exec.output` is 'None': then `output` may not be set"
         )
         .field_path(".output"),
     validation = Rule::new(
@@ -142,6 +141,15 @@ use crate::{
          self.source.items.itemsPerShard == 1"
     )
     .message("`task.exec.input` 'None' needs `source.items.itemsPerShard` 1: HYPERFLOW_ITEM is one item")
+    .field_path(".task.exec.input"),
+    validation = Rule::new(
+        "!has(self.task.exec) || !has(self.source.files) || !(self.task.exec.input in ['File', 'Range']) || \
+         self.source.files.boundary != 'File' || (has(self.source.files.filesPerShard) ? \
+         self.source.files.filesPerShard == 1 : !has(self.source.files.bytesPerShard))"
+    )
+    .message(
+        "`task.exec.input` 'File' and 'Range' need one file per shard: `source.files.filesPerShard` 1; or use 'Directory'"
+    )
     .field_path(".task.exec.input"),
     validation = Rule::new("!has(self.finally) || has(self.task.exec)")
         .message("`finally` runs in the image of `task.exec`, which is not set")

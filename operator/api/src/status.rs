@@ -197,6 +197,9 @@ pub struct Recovery {
     #[serde(skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 2048))]
     pub verdict: String,
+    /// The last command has succeeded, and the job has not ended yet.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub finalized: bool,
     /// Shards below this may have been leased; none at or above it was.
     pub reserved_through: i32,
     /// `35/u1763900000`: seconds that the job was active up to a moment, since which it is active; `35` while it rests.

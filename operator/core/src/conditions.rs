@@ -9,7 +9,7 @@ use k8s_openapi::{
 
 use crate::{
     Now,
-    coordinator::{Coordinator, Verdict},
+    coordinator::{self, Coordinator, Verdict},
     reasons::NotNow,
     status,
 };
@@ -38,12 +38,7 @@ pub(crate) fn conditions(known: &Coordinator, now: Now) -> Vec<Condition> {
     says.extend(suspended);
     says.extend(match &known.conclusion {
         None | Some((Verdict::Deleted, _)) => unfinished(waits_for(known), missing, rests),
-        Some((Verdict::Complete, _)) => [
-            ("Reconciling", false, "Finished", "nothing is left to do".into()),
-            ("Stalled", false, "Finished", String::new()),
-            ("Complete", true, "AllShardsSucceeded", format!("{} shards succeeded", known.shards.total())),
-            ("Failed", false, "AllShardsSucceeded", String::new()),
-        ],
+        Some((Verdict::Complete, _)) => complete(known),
         Some((Verdict::Failed { reason, message }, _)) => failed(reason, message),
     });
     set(&known.last_status().conditions, says, known.seen.generation, now)
@@ -84,6 +79,16 @@ fn unfinished<'a>(waits_for: NotNow, missing: Option<String>, rests: bool) -> [S
         ("Reconciling", !rests, waits_for.reason(), missing.unwrap_or_else(|| waits_for.message().into())),
         ("Stalled", false, reason, String::new()),
         ("Complete", false, reason, String::new()),
+        ("Failed", false, reason, String::new()),
+    ]
+}
+
+fn complete<'a>(known: &Coordinator) -> [Says<'a>; 4] {
+    let (reason, message) = coordinator::success(&known.shards);
+    [
+        ("Reconciling", false, "Finished", "nothing is left to do".into()),
+        ("Stalled", false, "Finished", String::new()),
+        ("Complete", true, reason, message),
         ("Failed", false, reason, String::new()),
     ]
 }

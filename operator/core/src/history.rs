@@ -24,13 +24,13 @@ impl History {
         1 + self.failures + self.losses
     }
 
-    /// After a worker was lost that had begun it.
-    pub(crate) fn after_loss(self, blame: Blame, out_of_memory: bool) -> Self {
+    /// After a worker was lost that had begun it; `counts` says that this uses up an attempt.
+    pub(crate) fn after_loss(self, blame: Blame, counts: bool) -> Self {
         match blame {
             Blame::None => self,
+            _ if counts => Self { failures: self.failures + 1, suspect: self.suspect || blame != Blame::Moved, ..self },
             Blame::Moved => Self { losses: self.losses + 1, ..self },
             Blame::Suspect => Self { losses: self.losses + 1, suspect: true, ..self },
-            Blame::Alone if out_of_memory => Self { failures: self.failures + 1, suspect: true, ..self },
             Blame::Alone => Self { losses: self.losses + 1, kills: self.kills + 1, suspect: true, ..self },
         }
     }
@@ -41,11 +41,17 @@ impl History {
         self.kills = self.kills.saturating_sub(u32::from(charged));
     }
 
-    /// A loss was its own want of memory: a failure like any other.
-    pub(crate) fn charge_memory(&mut self) {
-        self.kills = self.kills.saturating_sub(1);
+    /// A loss counts as a failure like any other; it was charged as a kill if it is `charged`.
+    pub(crate) fn count_loss(&mut self, charged: bool) {
+        self.kills = self.kills.saturating_sub(u32::from(charged));
         self.losses = self.losses.saturating_sub(1);
         self.failures += 1;
+    }
+
+    /// A loss that was counted is one like any other.
+    pub(crate) fn uncount_loss(&mut self) {
+        self.failures = self.failures.saturating_sub(1);
+        self.losses += 1;
     }
 }
 

@@ -13,10 +13,11 @@ mod books;
 mod end;
 mod history;
 mod store;
+mod twins;
 
 pub use books::{
     check, counts_add_up, epochs_are_unique, leases_have_workers, settled_shards_rest, stale_epochs_change_nothing,
-    status_fits,
+    status_fits, twins_are_apart,
 };
 pub use end::{
     Hardship, nobody_is_given_up_for_nothing, nothing_temporary_is_left, outputs_are_right, the_end_is_explained,
@@ -28,6 +29,7 @@ pub use history::{
 pub use store::{
     cleaned_is_stored, commits_stay, one_winner_each, results_are_recorded, resumed_is_durable, status_never_leads,
 };
+pub use twins::{finishes_last, one_of_two_is_spared, swept_after_it_finished, two_at_most, who_lost_is_told};
 
 /// A promise that was broken: which, and how.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

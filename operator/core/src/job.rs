@@ -8,11 +8,15 @@ use hyperflow_api::{
     ids::JobUid,
     quantity::Quantity,
     shardjob::ShardJobSpec,
+    speculation::{Speculation, SpeculationMode},
     task::{self, Algorithm},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{checkpoint::Cadence, layout::FOLDER, paths::check_writable, retry::RetryPolicy, source};
+use crate::{
+    checkpoint::Cadence, layout::FOLDER, limits::AttemptLimits, paths::check_writable, policy::Rules,
+    retry::RetryPolicy, source, tolerance::Tolerance,
+};
 pub use crate::{
     output::{Named, Output},
     program::{Finally, Program},
@@ -36,8 +40,16 @@ pub struct Job {
     pub parallelism: u32,
     /// Shards at a time in one worker.
     pub slots: u32,
-    /// What a failure does.
+    /// When there is another attempt.
     pub retry: RetryPolicy,
+    /// What is far behind runs on a second worker as well (P19).
+    pub duplicates: bool,
+    /// What a failure does.
+    pub rules: Rules,
+    /// How many shards may fail.
+    pub tolerance: Tolerance,
+    /// How long an attempt may take.
+    pub limits: AttemptLimits,
     /// How often attempts make checkpoints.
     pub cadence: Cadence,
     /// Limit of one worker's reads and writes together.
@@ -130,6 +142,10 @@ impl Job {
             slots,
             scratch_bytes: scratch.map(|bytes| (bytes / u64::from(slots)).max(1)),
             retry: RetryPolicy::new(&spec.failure_policy),
+            duplicates: check_speculation(&spec.speculation, output.as_ref())?,
+            rules: Rules::check(&spec.failure_policy.rules)?,
+            tolerance: Tolerance::check(&spec.failure_policy)?,
+            limits: AttemptLimits::new(&spec.failure_policy),
             cadence: Cadence::new(&spec.checkpoint),
             bytes_per_second: amount("spec.workers.bytesPerSecond", spec.workers.bytes_per_second.as_ref())?,
             records: spec.records.as_ref().map(|records| records.url.clone()),
@@ -252,6 +268,21 @@ fn check_task(task: &task::Task, source: &Source, output: Option<&Output>) -> Re
     }
 }
 
+/// Whether what is far behind runs twice.
+fn check_speculation(speculation: &Speculation, output: Option<&Output>) -> Result<bool, Refusal> {
+    const MODE: &str = "spec.speculation.mode";
+    match speculation.mode {
+        SpeculationMode::Disabled => Ok(false),
+        SpeculationMode::Duplicate if output.is_some() => Ok(true),
+        SpeculationMode::Duplicate => {
+            refuse(MODE, "'Duplicate' needs `output`: without it nothing tells which of two attempts was first")
+        }
+        SpeculationMode::Unknown => {
+            refuse(MODE, "is not known to this version of the operator; use 'Disabled' or 'Duplicate'")
+        }
+    }
+}
+
 const ONE_TASK: &str =
     "must set exactly one of `exec`, `copy`, `checksum` and `noop`; write one without fields as 'noop: {}'";
 
@@ -329,9 +360,22 @@ mod tests {
     }
 
     #[test]
+    fn two_attempts_at_a_time_need_an_output() {
+        let duplicates = |mut spec: Value| {
+            spec["speculation"] = json!({"mode": "Duplicate"});
+            check(spec).map(|job| job.duplicates).map_err(|refusal| refusal.field)
+        };
+        assert_eq!(duplicates(copy_job()), Ok(true));
+        assert!(!check(copy_job()).unwrap().duplicates);
+        let noop = json!({"source": {"numbers": {"count": 5}}, "task": {"noop": {}}});
+        assert_eq!(duplicates(noop), Err("spec.speculation.mode"));
+    }
+
+    #[test]
     fn what_is_not_sound_is_refused_by_field() {
-        let cases: [(&str, Value, &str); 35] = [
+        let cases: [(&str, Value, &str); 39] = [
             ("/source", json!({}), "spec.source"),
+            ("/speculation", json!({"mode": "Split"}), "spec.speculation.mode"),
             ("/source/numbers", json!({"count": 1}), "spec.source"),
             ("/source/files/url", json!("s3://b/x"), "spec.source.files.url"),
             ("/source/files/url", json!("file:///data/../etc/passwd"), "spec.source.files.url"),
@@ -366,6 +410,9 @@ mod tests {
             ("/output/path", json!("part"), "spec.output.path"),
             ("/output/path", json!("part-{shard}-{index}"), "spec.output.path"),
             ("/workers/bytesPerSecond", json!("0"), "spec.workers.bytesPerSecond"),
+            ("/failurePolicy", json!({"maxFailedShards": "200%"}), "spec.failurePolicy.maxFailedShards"),
+            ("/failurePolicy", json!({"whenExceeded": "Pray"}), "spec.failurePolicy.whenExceeded"),
+            ("/failurePolicy", json!({"rules": [{"action": "Count"}]}), "spec.failurePolicy.rules"),
         ];
         for (pointer, value, field) in cases {
             let mut spec = copy_job();

@@ -15,7 +15,10 @@
 //! | who gets which shard next | [`coordinator`], `leasing.rs` |
 //! | why is nothing leased just now | [`reasons`] |
 //! | why did a pod end, and who pays | [`causes`], [`coordinator`], `losses.rs` |
+//! | what does a failure do, by which rule | [`policy`] |
 //! | when is there another attempt | [`retry`] |
+//! | how many shards may fail | [`tolerance`] |
+//! | how long may an attempt take | [`limits`] |
 //! | when does progress count, where does recovery start | [`checkpoint`] |
 //! | which step makes a result visible, what comes next | [`publish`] |
 //! | how many worker pods | [`coordinator`], `pool.rs` |
@@ -45,10 +48,12 @@ pub mod invariants;
 pub mod job;
 pub mod layout;
 pub mod ledger;
+pub mod limits;
 pub mod output;
 pub mod pacing;
 pub mod paths;
 pub mod plan;
+pub mod policy;
 pub mod program;
 pub mod publish;
 pub mod ranges;
@@ -59,6 +64,7 @@ pub mod selection;
 pub mod shards;
 pub mod source;
 pub mod status;
+pub mod tolerance;
 pub mod worker;
 
 /// The time, as an argument: the core has no clock.

@@ -1,6 +1,10 @@
 //! A program of the user's, checked: what is run for a shard, how it gets its input, where its result comes from, and what
 //! its environment says.
 
+pub mod counted;
+pub mod ended;
+pub mod slot;
+
 use std::collections::BTreeSet;
 
 use hyperflow_api::exec::{self, Exec, FinallyOutput, InputMode, Lifetime, OutputMode};

@@ -4,6 +4,12 @@
 /// The output store has no room: what a worker calls it, and what status does.
 pub const OUTPUT_FULL: &str = "OutputFull";
 
+/// The job is complete though some shards failed: the reason of its condition.
+pub const SUCCEEDED_WITH_FAILURES: &str = "SucceededWithFailures";
+
+/// A shard that was given up for the workers that were lost with it: the reason of its sample.
+pub const POISON: &str = "Poison";
+
 /// Why nothing more is leased just now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotNow {
@@ -17,6 +23,8 @@ pub enum NotNow {
     NoneWanted,
     /// No worker is in session.
     NoWorker,
+    /// What is left failed on this worker's node, and others may take it.
+    LeftToOthers,
     /// Every worker holds as many leases as it would.
     SlotsFull,
     /// Every worker is on a node that is cordoned, not ready, under pressure or failing.
@@ -43,6 +51,8 @@ pub enum NotNow {
     WindowFull,
     /// Status must reserve more shards first.
     ReservationPending,
+    /// All shards are settled; the last command runs, or is tried again soon.
+    Finalizing,
     /// All shards are settled; a worker removes temporary files.
     Sweeping,
     /// The job has ended.
@@ -59,7 +69,9 @@ impl NotNow {
             Self::Suspended => "Suspended",
             Self::NoneWanted => "NoParallelism",
             Self::NoWorker => "WaitingForWorker",
-            Self::SlotsFull | Self::AllLeased | Self::LeftToFaster | Self::SuspectsApart => "Running",
+            Self::SlotsFull | Self::AllLeased | Self::LeftToFaster | Self::LeftToOthers | Self::SuspectsApart => {
+                "Running"
+            }
             Self::NodesUnfit => "WaitingForNode",
             Self::Planning => "Planning",
             Self::OwnerUnknown => "FindingOwner",
@@ -68,6 +80,7 @@ impl NotNow {
             Self::ClaimsStand => "WaitingForClaims",
             Self::WindowFull => "WindowFull",
             Self::ReservationPending => "Reserving",
+            Self::Finalizing => "Finalizing",
             Self::Sweeping => "Sweeping",
             Self::Finished => "Finished",
         }
@@ -83,6 +96,7 @@ impl NotNow {
             Self::NoneWanted => "`spec.parallelism` is 0: raise it to go on",
             Self::NoWorker => "no worker is in session yet",
             Self::SlotsFull | Self::AllLeased | Self::LeftToFaster => "shards are being processed",
+            Self::LeftToOthers => "shards that failed on a node wait for a worker on another",
             Self::NodesUnfit => "every worker is on a node that is cordoned, not ready, under pressure or failing",
             Self::SuspectsApart => "shards that may have killed a worker run one to a worker",
             Self::Planning => "a worker lists the input",
@@ -96,6 +110,7 @@ impl NotNow {
             Self::ClaimsStand => "workers of the operator before this one may still claim their shards",
             Self::WindowFull => "too many shards are unfinished behind the newest: they go first",
             Self::ReservationPending => "the status is about to reserve more shards",
+            Self::Finalizing => "all shards are settled; the last command runs",
             Self::Sweeping => "all shards are settled; temporary files are removed",
             Self::Finished => "nothing is left to do",
         }

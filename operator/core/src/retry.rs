@@ -55,9 +55,23 @@ impl RetryPolicy {
         if failures >= self.max_attempts {
             return Verdict::GiveUp;
         }
-        let doubled = u64::from(self.initial_seconds) << failures.saturating_sub(1).min(20);
+        Verdict::RetryAfter(self.wait(index, failures, seed))
+    }
+
+    /// After a failure that a rule ignores, `losses` of which and of lost workers together the shard has had (from 1): the
+    /// same waits, and as many as there may be losses.
+    #[must_use]
+    pub fn after_ignored(&self, index: ShardIndex, losses: u32, seed: u64) -> Verdict {
+        match losses {
+            MAX_LOSSES.. => Verdict::GiveUp,
+            _ => Verdict::RetryAfter(self.wait(index, losses, seed)),
+        }
+    }
+
+    fn wait(&self, index: ShardIndex, times: u32, seed: u64) -> u64 {
+        let doubled = u64::from(self.initial_seconds) << times.saturating_sub(1).min(20);
         let wait = doubled.min(u64::from(self.max_seconds)) * 1000;
-        Verdict::RetryAfter(wait + wait / 5 * u64::from(scatter(index, failures, seed)) / 256)
+        wait + wait / 5 * u64::from(scatter(index, times, seed)) / 256
     }
 
     /// After the worker was lost for the `losses`th time (from 1), `kills` times with this shard alone: the first retry
@@ -114,6 +128,13 @@ mod tests {
         assert!((10_000..=12_000).contains(&wait(2)));
         assert!((12_000..=14_400).contains(&wait(3)) && wait(3) <= POLICY.longest_wait());
         assert_eq!(POLICY.after_failure(7, 4, 1), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn an_ignored_failure_waits_alike_and_cannot_loop_for_ever() {
+        assert_eq!(POLICY.after_ignored(7, 1, 1), POLICY.after_failure(7, 1, 1));
+        assert!(matches!(POLICY.after_ignored(7, MAX_LOSSES - 1, 1), Verdict::RetryAfter(12_000..=14_400)));
+        assert_eq!(POLICY.after_ignored(7, MAX_LOSSES, 1), Verdict::GiveUp);
     }
 
     #[test]

@@ -15,7 +15,10 @@
 //!
 //! Shards are leased in index order, so pending ones need no record: they are those from `next` on. Below it only what is
 //! leased or waiting has a record (a hole, P14). After a take-over, shards that an earlier operator may have granted
-//! without status knowing are in limbo: below `next`, without a record.
+//! without status knowing are in limbo: below `next`, without a record. A leased shard may have a second attempt: see
+//! `twins.rs`.
+
+mod twins;
 
 use std::collections::BTreeMap;
 
@@ -42,7 +45,11 @@ pub struct Lease {
     pub deadline: u64,
     /// The epoch it was held under before a take-over (P18).
     pub replaces: Option<Epoch>,
-    /// How far the attempt said it is, in bytes of the shard's input.
+    /// When it was granted, in milliseconds.
+    pub since: u64,
+    /// Where its attempt was then, in bytes of the shard's input.
+    pub from: u64,
+    /// How far the attempt said it is.
     pub position: u64,
 }
 
@@ -51,6 +58,8 @@ pub struct Lease {
 pub struct Leased {
     /// By which right.
     pub lease: Lease,
+    /// By which another worker has it too (P19).
+    pub twin: Option<Lease>,
     /// What came before.
     pub history: History,
 }
@@ -183,7 +192,7 @@ impl Shards {
                 History::default()
             }
         };
-        self.leased.insert(index, Leased { lease, history });
+        self.leased.insert(index, Leased::alone(lease, history));
         Some(history)
     }
 
@@ -197,32 +206,32 @@ impl Shards {
 
     /// A heartbeat named the lease (P2), or the one it replaces: the worker may not have heard of the new epoch yet.
     pub fn renew(&mut self, index: ShardIndex, epoch: Epoch, deadline: u64, position: u64) -> bool {
-        match self.leased.get_mut(&index) {
-            Some(leased) if leased.lease.epoch == epoch || leased.lease.replaces == Some(epoch) => {
-                leased.lease.deadline = deadline;
-                leased.lease.position = leased.lease.position.max(position);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// A durable checkpoint under a live epoch; numbers rise, so an old one that is repeated changes nothing (P20).
-    pub fn checkpoint(&mut self, index: ShardIndex, epoch: Epoch, checkpoint: Checkpoint) -> bool {
-        let Some(leased) = self.leased.get_mut(&index).filter(|leased| leased.lease.epoch == epoch) else {
+        let named = |lease: &&mut Lease| lease.epoch == epoch || lease.replaces == Some(epoch);
+        let Some(lease) = self.leased.get_mut(&index).and_then(|leased| leased.leases_mut().find(named)) else {
             return false;
         };
-        let newer = leased.history.checkpoint.is_none_or(|known| known.number < checkpoint.number);
-        if newer {
-            leased.history.checkpoint = Some(checkpoint);
-            leased.lease.position = leased.lease.position.max(checkpoint.position);
-        }
-        newer
+        lease.deadline = deadline;
+        lease.position = lease.position.max(position);
+        true
     }
 
-    /// The result is visible: believed from any epoch (P7). Returns the lease that has thereby ended, and whether this
-    /// is news.
-    pub fn published(&mut self, index: ShardIndex) -> (bool, Option<Lease>) {
+    /// A durable checkpoint under a live epoch; an old one that is repeated changes nothing (P20).
+    pub fn checkpoint(&mut self, index: ShardIndex, epoch: Epoch, checkpoint: Checkpoint) -> bool {
+        let Some(leased) = self.leased.get_mut(&index).filter(|leased| leased.is_live(epoch)) else {
+            return false;
+        };
+        let further = twins::is_further(leased.history.checkpoint, checkpoint);
+        if further {
+            leased.history.checkpoint = Some(checkpoint);
+        }
+        for lease in leased.leases_mut().filter(|lease| lease.epoch == epoch) {
+            lease.position = lease.position.max(checkpoint.position);
+        }
+        further
+    }
+
+    /// The result is visible: believed from any epoch (P7). Returns whether this is news, and who had the shard until then.
+    pub fn published(&mut self, index: ShardIndex) -> (bool, Option<Leased>) {
         if index >= self.total || !self.done.insert(index) {
             return (false, None);
         }
@@ -231,12 +240,12 @@ impl Shards {
             self.limbo.remove(index);
         }
         self.waiting.remove(&index);
-        (true, self.leased.remove(&index).map(|leased| leased.lease))
+        (true, self.leased.remove(&index))
     }
 
-    /// Ends the live lease with this epoch; the shard waits until `until`, with this history.
+    /// Ends the last live lease, with this epoch; the shard waits until `until`, with this history.
     pub fn wait(&mut self, index: ShardIndex, epoch: Epoch, until: u64, history: History) -> bool {
-        let live = self.leased.get(&index).is_some_and(|leased| leased.lease.epoch == epoch);
+        let live = self.is_live(index, epoch) && !self.is_one_of_two(index, epoch);
         if live {
             self.leased.remove(&index);
             self.waiting.insert(index, Waiting { until, unclaimed: false, history });
@@ -244,9 +253,9 @@ impl Shards {
         live
     }
 
-    /// Ends the live lease with this epoch; the shard is given up.
+    /// Ends the last live lease, with this epoch; the shard is given up.
     pub fn give_up(&mut self, index: ShardIndex, epoch: Epoch) -> bool {
-        let live = self.leased.get(&index).is_some_and(|leased| leased.lease.epoch == epoch);
+        let live = self.is_live(index, epoch) && !self.is_one_of_two(index, epoch);
         if live {
             self.leased.remove(&index);
             self.failed.insert(index);
@@ -276,9 +285,9 @@ impl Shards {
         }
     }
 
-    /// Gives up a shard that is leased or waits. Returns the lease that has thereby ended.
-    pub(crate) fn fail(&mut self, index: ShardIndex) -> Option<Lease> {
-        let leased = self.leased.remove(&index).map(|leased| leased.lease);
+    /// Gives up a shard that is leased or waits. Returns who had it until then.
+    pub(crate) fn fail(&mut self, index: ShardIndex) -> Option<Leased> {
+        let leased = self.leased.remove(&index);
         if leased.is_some() || self.waiting.remove(&index).is_some() {
             self.failed.insert(index);
         }
@@ -308,13 +317,28 @@ impl Shards {
         limit: ShardIndex,
         window: usize,
     ) -> Result<ShardIndex, NotNow> {
-        let (mut held_back, mut uncovered) = (false, false);
+        self.candidate_but_for(|_, _| false, now, claims_stand, with_suspect, limit, window)
+    }
+
+    /// The same for a worker that leaves some of those that wait to others.
+    pub(crate) fn candidate_but_for(
+        &self,
+        leaves: impl Fn(ShardIndex, &Waiting) -> bool,
+        now: u64,
+        claims_stand: bool,
+        with_suspect: bool,
+        limit: ShardIndex,
+        window: usize,
+    ) -> Result<ShardIndex, NotNow> {
+        let (mut held_back, mut uncovered, mut left) = (false, false, false);
         for (&index, waiting) in self.waiting.iter().filter(|(_, waiting)| waiting.until <= now) {
             let apart = waiting.history.suspect && with_suspect;
-            if index < limit && !apart {
+            let leave = leaves(index, waiting);
+            if index < limit && !apart && !leave {
                 return Ok(index);
             }
             held_back |= apart;
+            left |= leave;
             uncovered |= index >= limit;
         }
         let fresh = self.limbo.first().filter(|_| !claims_stand);
@@ -323,6 +347,7 @@ impl Shards {
             Some(index) if self.holes() < window => Ok(index),
             Some(_) => Err(NotNow::WindowFull),
             None if held_back => Err(NotNow::SuspectsApart),
+            None if left => Err(NotNow::LeftToOthers),
             None if uncovered || fresh.is_some() => Err(NotNow::ReservationPending),
             None if !self.limbo.is_empty() => Err(NotNow::ClaimsStand),
             None if self.leased.is_empty() && !self.waiting.is_empty() => Err(NotNow::BackingOff),
@@ -355,7 +380,7 @@ mod tests {
 
     fn lease(sequence: u64) -> Lease {
         let epoch = Epoch { sequence, ..Epoch::default() };
-        Lease { epoch, seat: Seat(0), deadline: 10, replaces: None, position: 0 }
+        Lease { epoch, seat: Seat(0), deadline: 10, replaces: None, since: 0, from: 0, position: 0 }
     }
 
     fn epoch(sequence: u64) -> Epoch {
@@ -386,7 +411,7 @@ mod tests {
     fn a_published_shard_is_believed_from_anyone_and_once() {
         let mut shards = Shards::new(3);
         shards.grant(0, lease(1));
-        assert_eq!(shards.published(0), (true, Some(lease(1))));
+        assert_eq!(shards.published(0), (true, Some(Leased::alone(lease(1), History::default()))));
         assert_eq!(shards.published(0), (false, None));
         assert_eq!(shards.published(2), (true, None));
         assert_eq!((shards.next(), shards.limbo().to_string().as_str()), (3, "1"));

@@ -34,6 +34,8 @@ pub(crate) struct Left {
     pub(crate) clock: Clock,
     /// The end that was decided, and was not to be yet.
     pub(crate) verdict: Option<Verdict>,
+    /// The last command has succeeded.
+    pub(crate) finalized: bool,
 }
 
 /// A status that cannot be read.
@@ -94,6 +96,7 @@ impl Left {
             reserved_through,
             failures,
             clock,
+            finalized: notes.finalized,
             verdict: notes
                 .verdict
                 .split_once(' ')
@@ -225,6 +228,7 @@ fn notes(known: &Coordinator, now: Now, reserved: ShardIndex) -> Recovery {
             Some(Verdict::Failed { reason, message }) if !ended => format!("{reason} {message}"),
             _ => String::new(),
         },
+        finalized: known.is_finalized(),
         reserved_through: number(reserved),
         clock: known.clock.to_string(),
         workers,

@@ -12,15 +12,46 @@ use super::BUFFER;
 use crate::{
     fault::{self, Fault},
     listing::sort::{Sorted, Sorter},
-    records::Record,
+    records::{Failed, Record},
 };
 
 /// Bytes of records that are sorted in memory.
 const HELD: usize = 16 << 20;
-/// Most bytes of a line; a record has a few hundred.
+/// Most bytes of a line: a record has a few hundred, and a result and a message of a few KiB, however they are escaped.
 pub(super) const LONGEST: u64 = 64 << 10;
-/// Bytes before a record that it is sorted by: index, whether it was found, three numbers of the epoch.
+/// Bytes before a record that it is sorted by: index, kind, three numbers of the epoch.
 const KEY: usize = 29;
+
+/// Kinds of lines, in the order in which they count for a shard.
+const PUBLISHED: u8 = 0;
+const FOUND: u8 = 1;
+const FAILED: u8 = 2;
+
+/// What counts for a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// It is published.
+    Published(Record),
+    /// It is not, and this is the last attempt that failed.
+    Failed(Failed),
+}
+
+impl Entry {
+    fn read(sorted: &[u8]) -> serde_json::Result<Self> {
+        let text = sorted.get(KEY..).unwrap_or_default();
+        match sorted.get(4) {
+            Some(&FAILED) => serde_json::from_slice(text).map(Self::Failed),
+            _ => serde_json::from_slice(text).map(Self::Published),
+        }
+    }
+
+    fn index(&self) -> ShardIndex {
+        match self {
+            Self::Published(record) => record.index,
+            Self::Failed(failed) => failed.index,
+        }
+    }
+}
 
 /// What workers recorded, by shard.
 #[derive(Debug)]
@@ -29,24 +60,27 @@ pub struct Recorded {
     /// Where it is sorted.
     scratch: PathBuf,
     /// The first that is not of an earlier shard than was asked for.
-    ahead: Option<Record>,
+    ahead: Option<Entry>,
     /// Lines that are no records.
     pub(super) torn: u64,
 }
 
 impl Recorded {
-    /// Reads all record files in `folders`, one folder for each job that results were taken over from (P31), and sorts
-    /// them in `scratch`. A folder that is not there has none.
-    pub fn read(folders: &[PathBuf], scratch: &Path) -> Result<Self, Fault> {
-        Self::read_within(HELD, folders, scratch)
+    /// Reads all record files in the job's `own` folder and in `others`, one for each job that results were taken over
+    /// from (P31), and sorts them in `scratch`. A folder that is not there has none.
+    pub fn read(own: &Path, others: &[PathBuf], scratch: &Path) -> Result<Self, Fault> {
+        Self::read_within(HELD, own, others, scratch)
     }
 
-    pub(super) fn read_within(held: usize, folders: &[PathBuf], scratch: &Path) -> Result<Self, Fault> {
+    pub(super) fn read_within(held: usize, own: &Path, others: &[PathBuf], scratch: &Path) -> Result<Self, Fault> {
         let mut sorter = Sorter::new(scratch, held);
         let mut torn = 0;
-        for folder in folders {
+        let others = others.iter().map(PathBuf::as_path).filter(|folder| *folder != own);
+        for folder in std::iter::once(own).chain(others) {
+            // What failed for another job says nothing of this one's attempts.
+            let most = if folder == own { FAILED } else { FOUND };
             for path in files(folder)? {
-                torn += read_file(&path, scratch, &mut sorter)?;
+                torn += read_file(&path, scratch, &mut sorter, most)?;
             }
         }
         let sorted = sorter.finish().map_err(fault::output("sort records in", scratch))?;
@@ -55,19 +89,27 @@ impl Recorded {
         Ok(recorded)
     }
 
-    /// The record of a shard that counts: of those who published it and did not find it published, the one of the first
-    /// epoch; if all have found it, because its publisher died before it could say so, the first of them.
-    pub(super) fn of(&mut self, index: ShardIndex) -> Result<Option<Record>, Fault> {
-        while self.ahead.as_ref().is_some_and(|ahead| ahead.index < index) {
+    /// What counts for a shard: of those who published it and did not find it published, the one of the first epoch; if
+    /// all have found it, because its publisher died before it could say so, the first of them. If nobody has published
+    /// it, the last that failed.
+    pub(super) fn of(&mut self, index: ShardIndex) -> Result<Option<Entry>, Fault> {
+        let mut counts = None;
+        while let Some(ahead) = self.ahead.take_if(|ahead| ahead.index() <= index) {
+            match ahead {
+                ahead if ahead.index() < index || matches!(counts, Some(Entry::Published(_))) => {}
+                ahead => counts = Some(ahead),
+            }
             self.advance()?;
         }
-        Ok(self.ahead.as_ref().filter(|ahead| ahead.index == index).cloned())
+        Ok(counts)
     }
 
     fn advance(&mut self) -> Result<(), Fault> {
         let next = self.sorted.next().map_err(fault::output("read back", &self.scratch))?;
-        let record = next.map(|sorted| serde_json::from_slice(sorted.get(KEY..).unwrap_or_default()));
-        self.ahead = record.transpose().map_err(|error| fault::output("read back", &self.scratch)(error.into()))?;
+        self.ahead = next
+            .map(Entry::read)
+            .transpose()
+            .map_err(|error| fault::output("read back", &self.scratch)(error.into()))?;
         Ok(())
     }
 }
@@ -88,8 +130,8 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
     Ok(files)
 }
 
-/// Gives the records of a file to `sorter`, and says how many lines are none.
-fn read_file(path: &Path, scratch: &Path, sorter: &mut Sorter) -> Result<u64, Fault> {
+/// Gives the lines of a file up to the kind `most` to `sorter`, and says how many lines are of no kind.
+fn read_file(path: &Path, scratch: &Path, sorter: &mut Sorter, most: u8) -> Result<u64, Fault> {
     let file = File::open(path).map_err(fault::output("open", path))?;
     let mut lines = BufReader::with_capacity(BUFFER, file);
     let (mut line, mut torn) = (Vec::new(), 0);
@@ -103,23 +145,31 @@ fn read_file(path: &Path, scratch: &Path, sorter: &mut Sorter) -> Result<u64, Fa
             lines.skip_until(b'\n').map_err(fault::output("read", path))?;
         }
         match sortable(&line) {
-            Some(record) => sorter.push(&record).map_err(fault::output("sort records in", scratch))?,
+            Some((kind, _)) if kind > most => {}
+            Some((_, line)) => sorter.push(&line).map_err(fault::output("sort records in", scratch))?,
             None => torn += 1,
         }
     }
 }
 
-/// A record after what it is sorted by. None for a line that a crash has torn: nothing was said on its strength.
-fn sortable(line: &[u8]) -> Option<Vec<u8>> {
+/// A line's kind, and it after what it is sorted by. None for a line that a crash has torn: nothing was said on its
+/// strength.
+fn sortable(line: &[u8]) -> Option<(u8, Vec<u8>)> {
     let text = line.strip_suffix(b"\n")?;
-    let record: Record = serde_json::from_slice(text).ok()?;
-    let Epoch { takeover, sequence } = record.epoch.parse().ok()?;
+    let (index, kind, epoch) = match serde_json::from_slice(text) {
+        Ok(Record { index, epoch, found, .. }) => (index, if found { FOUND } else { PUBLISHED }, epoch),
+        Err(_) => {
+            let Failed { index, epoch, .. } = serde_json::from_slice(text).ok()?;
+            (index, FAILED, epoch)
+        }
+    };
+    let Epoch { takeover, sequence } = epoch.parse().ok()?;
     let mut sortable = Vec::with_capacity(KEY + text.len());
-    sortable.extend(record.index.to_be_bytes());
-    sortable.push(record.found.into());
+    sortable.extend(index.to_be_bytes());
+    sortable.push(kind);
     for number in [takeover.term, takeover.random, sequence] {
         sortable.extend(number.to_be_bytes());
     }
     sortable.extend(text);
-    Some(sortable)
+    Some((kind, sortable))
 }

@@ -59,12 +59,9 @@ fn write(
     // The first owner's commits are those of all who took the names over from it; each recorded what it did.
     let chain = claim::chain(work, &places.commits)?;
     let commits = chain.first().map_or_else(|| work.layout.clone(), |first| Layout::new(&first.uid));
-    let mut recorded: Vec<PathBuf> = chain.iter().map(|owner| records_beside(&owner.plan)).collect();
+    let others = chain.iter().filter(|owner| owner.uid != work.brief.uid).map(|owner| records_beside(&owner.plan));
     let own = places.records.join(work.layout.records_folder());
-    if !recorded.contains(&own) {
-        recorded.push(own);
-    }
-    let recorded = Recorded::read(&recorded, &std::env::temp_dir())?;
+    let recorded = Recorded::read(&own, &others.collect::<Vec<_>>(), &std::env::temp_dir())?;
     let committed = |index| places.commits.join(commits.commit(index));
     let mut writer = ReportWriter::new(&work.job, recorded, files.clone(), &committed)?;
     plan.each(|index, shard| {
@@ -77,7 +74,7 @@ fn write(
     }
     // The report is last: where it is, everything beside it is.
     let sums = sums_name(&work.job.task).map(|name| (&files.sums, folder.join(name)));
-    let failed = (finished.missing > 0).then(|| (&files.failed, folder.join("failed.txt")));
+    let failed = finished.lists_failed.then(|| (&files.failed, folder.join("failed.txt")));
     let mut created = Created::Before;
     for (private, name) in sums.into_iter().chain(failed).chain([(&files.report, path.to_path_buf())]) {
         created = store::link_new(private, &name)?;

@@ -3,6 +3,7 @@
 mod calling;
 mod copying;
 mod planning;
+mod programs;
 mod running;
 mod speaking;
 mod tasks;
@@ -15,7 +16,7 @@ use std::{
 
 use hyperflow_api::{
     ids::{Epoch, JobUid, ShardIndex, Takeover, WorkerId},
-    message::{Checkpoint, Failure, Grant, PlanRef, Planned, Published, StoredReport, Target},
+    message::{Checkpoint, Failure, FailureClass, Grant, PlanRef, Planned, Published, StoredReport, Target},
 };
 use hyperflow_core::{
     job::Brief,

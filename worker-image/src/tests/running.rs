@@ -113,3 +113,29 @@ fn a_stopped_attempt_ends_as_stopped() {
     let ended = std::iter::from_fn(|| reports.blocking_recv()).find(|event| matches!(event, Event::Ended { .. }));
     assert_eq!(end(ended), (RunId(1), Outcome::Stopped));
 }
+
+#[test]
+fn why_an_attempt_failed_is_recorded_and_stands_in_the_report() {
+    let volume = Volume::new(&noise(9000), "4Ki");
+    let (mut runner, mut reports) = runner();
+    runner.configure(&welcome(&volume.brief()));
+    runner.start(assignment(1, Target::Plan));
+    let (_, Outcome::Planned(planned)) = end(reports.blocking_recv()) else { panic!("no plan") };
+    runner.use_plan(PlanRef { shards: planned.shards, digest: planned.digest });
+    std::fs::write(volume.path("in/data"), noise(8999)).unwrap();
+    for run in [10, 11] {
+        runner.start(assignment(run, Target::Shard(2)));
+        let (_, Outcome::Failed(failure)) = end(reports.blocking_recv()) else { panic!("no failure") };
+        assert_eq!(failure.reason, "InputChanged");
+    }
+    let records = volume.records();
+    assert_eq!(records.len(), 2);
+    assert_eq!((&records[0]["index"], &records[0]["class"]), (&json!(2), &json!("BadInput")));
+    runner.start(assignment(20, Target::Sweep));
+    let (_, Outcome::Swept(Some(_))) = end(reports.blocking_recv()) else { panic!("no report") };
+    let report = std::fs::read_to_string(volume.own("report.jsonl")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(report.lines().last().unwrap()).unwrap();
+    assert_eq!((&line["published"], &line["reason"]), (&json!(false), &json!("InputChanged")));
+    assert!(line["message"].as_str().unwrap().contains("in/data"), "{line}");
+    assert_eq!((&line["attempts"], &line["node"]), (&json!(1), &json!("node-a")));
+}

@@ -1,4 +1,4 @@
-//! Work for one worker that is not a shard: planning before all shards, sweeping after them.
+//! Work for one worker that is not a shard: planning before all shards, the last command and sweeping after them.
 
 use hyperflow_api::{
     ids::Epoch,
@@ -12,11 +12,11 @@ use crate::{
     shards::{Lease, Seat},
 };
 
-/// Work for one worker that is not a shard: planning before all shards, sweeping after them.
+/// Work for one worker that is not a shard: planning before all shards, the last command and sweeping after them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Chore {
     pub(super) lease: Option<(Target, Lease)>,
-    /// Failed attempts at planning.
+    /// Failed attempts at planning, or at the last command.
     pub(super) failures: u32,
     /// Not before this time.
     pub(super) not_before: u64,
@@ -26,6 +26,8 @@ pub(super) struct Chore {
     pub(super) asked: bool,
     /// It is: the next plan may take its claim over.
     pub(super) heir_of: Option<u64>,
+    /// The last command has succeeded.
+    pub(super) finalized: bool,
     /// Nothing temporary is left, or nobody could remove it.
     pub(super) swept: bool,
     /// When the end of the job stops waiting for that.
@@ -67,14 +69,16 @@ impl Coordinator {
                 (Target::Sweep, if *verdict == Verdict::Deleted { NotNow::Deleting } else { NotNow::Sweeping })
             }
             (None, None) => (Target::Plan, NotNow::Planning),
+            (Some(_), None) if self.finally_is_due() => (Target::Finally, NotNow::Finalizing),
             (Some(_), None) => return Ok(None),
             _ => return Err(NotNow::Finished),
         };
         if self.chore.lease.is_some() {
             return Err(under_way);
         }
-        if now.millis < self.chore.not_before {
-            return Err(NotNow::PlanBackingOff);
+        // Whoever sweeps waits for nothing that failed before.
+        if now.millis < self.chore.not_before && target != Target::Sweep {
+            return Err(if target == Target::Plan { NotNow::PlanBackingOff } else { under_way });
         }
         if self.chore.owner.is_some() {
             return Err(NotNow::OwnerUnknown);
@@ -87,8 +91,12 @@ impl Coordinator {
         self.chore.lease = Some((target, lease));
         let attempt = 1 + self.chore.failures;
         let heir_of = self.chore.heir_of;
-        // Who deletes a job waits for it to go, not for a report.
-        let probe = target == Target::Sweep && self.verdict != Some(Verdict::Deleted);
+        let probe = match target {
+            // Who deletes a job waits for it to go, not for a report.
+            Target::Sweep => self.verdict != Some(Verdict::Deleted),
+            Target::Finally => true,
+            Target::Plan | Target::Shard(_) => false,
+        };
         let grant = Grant { target, epoch: lease.epoch, attempt, replaces: None, probe, resume: None, heir_of };
         self.offer(seat, grant);
     }

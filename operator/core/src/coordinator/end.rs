@@ -1,9 +1,9 @@
-//! How and when the job ends: all shards settled or no hope left, then swept, then said.
+//! How and when the job ends: all shards settled or no hope left, the last command, then swept, then said.
 
 use hyperflow_api::message::{Revoked, Target};
 
 use super::{Coordinator, Effect, facts::shorten, leasing::FAILED_MOST};
-use crate::Now;
+use crate::{Now, ranges::RangeSet, reasons::SUCCEEDED_WITH_FAILURES, shards::Shards, tolerance::all_fail_alike};
 
 /// How long the end of a job waits for somebody to remove temporary files.
 pub(super) const SWEEP_MILLIS: u64 = 30_000;
@@ -14,10 +14,16 @@ const REPORT_MILLIS: u64 = 600_000;
 /// How long a deleted object waits for the same: less than the thirty seconds that are promised.
 const REMOVAL_MILLIS: u64 = 25_000;
 
+/// The reason of a job in which more shards failed than may.
+const TOO_MANY: &str = "MaxFailedShardsExceeded";
+
+/// Most bytes of the indexes in a message: all of them are in `status.shards`.
+const LISTED_BYTES: usize = 256;
+
 /// How the job ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Every shard is published.
+    /// Every shard is published, or as many as must be.
     Complete,
     /// It cannot be, or not all of it.
     Failed {
@@ -57,21 +63,20 @@ impl Coordinator {
 
     fn end_leases(&mut self, now: Now) {
         for (index, leased) in self.shards.end_all(now.millis) {
-            self.revoke(leased.lease.seat, Revoked { target: Target::Shard(index), epoch: leased.lease.epoch });
+            for lease in leased.leases() {
+                self.revoke(lease.seat, Revoked { target: Target::Shard(index), epoch: lease.epoch });
+            }
         }
         self.revoke_chore();
     }
 
     /// Decides the end: all shards settled, then swept, then said.
     pub(super) fn conclude(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if self.plan.is_some() && self.verdict.is_none() && self.shards.are_settled() {
+        self.stop_early(now);
+        if self.plan.is_some() && self.verdict.is_none() && self.shards.are_settled() && !self.finally_is_due() {
             self.verdict = Some(self.settled_verdict());
             self.chore.sweep_by = Some(now.millis + SWEEP_MILLIS);
             self.chore.failures = 0;
-        }
-        if self.shards.failed().len() > FAILED_MOST {
-            let message = format!("more than {FAILED_MOST} shards failed; the latest: {}", self.latest_failure());
-            self.fail_job(now, "MaxFailedShardsExceeded", &message);
         }
         self.end_in_time(now);
         let Some(verdict) = self.verdict.clone().filter(|_| self.conclusion.is_none()) else { return };
@@ -103,10 +108,13 @@ impl Coordinator {
         self.chore.sweep_by.map(|by| by + more)
     }
 
-    /// What is swept cannot be gone on with: before that, another operator must be able to read that the job fails.
+    /// What is swept cannot be gone on with: before that, another operator must be able to read that the job fails, or that
+    /// its last command has succeeded.
     pub(super) fn verdict_must_be_stored(&self) -> bool {
         let stored = self.last_status().recovery.as_ref().is_some_and(|notes| !notes.verdict.is_empty());
-        matches!(self.verdict, Some(Verdict::Failed { .. })) && self.anything_to_sweep() && !stored
+        let failed = matches!(self.verdict, Some(Verdict::Failed { .. })) && !stored;
+        let finalized = self.verdict == Some(Verdict::Complete) && self.finalized_must_be_stored();
+        (failed || finalized) && self.anything_to_sweep()
     }
 
     /// Temporary files may be there, and nobody has removed them yet.
@@ -124,7 +132,8 @@ impl Coordinator {
     pub(super) fn announce_end(&mut self) {
         match self.conclusion.clone() {
             Some((Verdict::Complete, _)) => {
-                self.announce(false, "Complete", format!("{} shards succeeded", self.shards.total()));
+                let (_, message) = success(&self.shards);
+                self.announce(false, "Complete", message);
             }
             Some((Verdict::Failed { reason, message }, _)) => {
                 self.announce(true, "Failed", format!("{reason}: {message}"));
@@ -133,18 +142,66 @@ impl Coordinator {
         }
     }
 
-    fn settled_verdict(&self) -> Verdict {
-        let (failed, total) = (self.shards.failed().len(), self.shards.total());
-        if failed == 0 {
+    /// What ends a job before all of its shards are settled, or as soon as they are.
+    fn stop_early(&mut self, now: Now) {
+        if self.verdict.is_some() {
+            return;
+        }
+        if let Some(sample) = all_fail_alike(&self.shards, &self.failures) {
+            let failed = self.shards.failed().len();
+            let message = format!(
+                "the first {failed} shards all failed with {} {}, and none succeeded: {}. The others were not tried. Correct \
+                 the task or its input, then set another `spec.rerun.nonce`",
+                sample.class, sample.reason, sample.message
+            );
+            self.fail_job(now, "AllShardsFailAlike", &message);
+        } else if self.job.tolerance.stops && self.job.tolerance.is_exceeded(&self.shards) {
+            if let Verdict::Failed { reason, message } = self.settled_verdict() {
+                self.fail_job(now, &reason, &message);
+            }
+        } else if self.shards.failed().len() > FAILED_MOST && !self.shards.are_settled() {
+            let message = format!("more than {FAILED_MOST} shards failed; the latest: {}", self.latest_failure());
+            self.fail_job(now, TOO_MANY, &message);
+        }
+    }
+
+    /// How the job ends, all of whose shards are settled.
+    pub(super) fn settled_verdict(&self) -> Verdict {
+        if !self.job.tolerance.is_exceeded(&self.shards) {
             return Verdict::Complete;
         }
-        let latest = self.latest_failure();
-        let message = format!("{failed} of {total} shards failed: {}; the latest: {latest}", self.shards.failed());
-        Verdict::Failed { reason: "FailedShards".into(), message }
+        let allowed = self.job.tolerance.allowed(self.shards.total());
+        let (reason, limit) = match allowed {
+            0 => ("FailedShards", String::new()),
+            _ => (TOO_MANY, format!(", and `maxFailedShards` allows {allowed}")),
+        };
+        let (failed, latest) = (failed_shards(&self.shards), self.latest_failure());
+        Verdict::Failed { reason: reason.into(), message: shorten(&format!("{failed}{limit}; the latest: {latest}")) }
     }
 
     fn latest_failure(&self) -> &str {
         let latest = self.failures.iter().max_by_key(|sample| sample.last_time.as_ref().map(|time| time.0));
         latest.map_or("none is known", |sample| &sample.message)
+    }
+}
+
+/// Reason and message of a job that is complete.
+pub(crate) fn success(shards: &Shards) -> (&'static str, String) {
+    match shards.failed().len() {
+        0 => ("AllShardsSucceeded", format!("{} shards succeeded", shards.total())),
+        _ => (SUCCEEDED_WITH_FAILURES, format!("{}, which `maxFailedShards` allows", failed_shards(shards))),
+    }
+}
+
+fn failed_shards(shards: &Shards) -> String {
+    format!("{} of {} shards failed: {}", shards.failed().len(), shards.total(), listed(shards.failed()))
+}
+
+/// Indexes, as many as people would read.
+fn listed(indexes: &RangeSet) -> String {
+    let all = indexes.to_string();
+    match all.get(..LISTED_BYTES).and_then(|some| some.rsplit_once(',')) {
+        Some((some, _)) if all.len() > LISTED_BYTES => format!("{some},…"),
+        _ => all,
     }
 }

@@ -38,8 +38,8 @@ impl Coordinator {
 
     #[cfg(debug_assertions)]
     fn unless_live(&self, fact: &Fact) -> bool {
-        let live = self.lease_on(fact.target).is_some_and(|lease| lease.epoch == fact.epoch);
-        matches!(fact.target, Target::Shard(_)) && !live && !matches!(fact.news, News::Published(_))
+        let stale = matches!(fact.target, Target::Shard(index) if !self.shards.is_live(index, fact.epoch));
+        stale && !matches!(fact.news, News::Published(_))
     }
 
     fn take_in(&mut self, now: Now, seat: Seat, fact: Fact) {
@@ -73,9 +73,7 @@ impl Coordinator {
                     self.report = report;
                 }
             }
-            (Target::Finally, News::Finalized) => {
-                self.chore.end(Target::Finally, epoch);
-            }
+            (Target::Finally, News::Finalized) => self.learn_finalized(epoch),
             (Target::Plan | Target::Finally | Target::Sweep, News::Failed(failure)) => {
                 if self.chore.end(target, epoch) {
                     self.chore_failed(now, seat, target, &failure);
@@ -98,7 +96,7 @@ impl Coordinator {
         }
     }
 
-    /// A fact about the store, believed from any epoch (P7). An attempt that still runs elsewhere is fenced.
+    /// A fact about the store, believed from any epoch (P7). Attempts that still run elsewhere are fenced.
     fn learn_published(&mut self, now: Now, seat: Seat, index: ShardIndex, epoch: Epoch, published: Published) {
         if let Some(worker) = self.workers.get_mut(&seat) {
             worker.speed.finished();
@@ -112,12 +110,17 @@ impl Coordinator {
             self.there_is_room(now, true);
             self.writer.touch();
         }
-        if let Some(lease) = ended.filter(|lease| lease.epoch != epoch) {
+        let Some(leased) = ended else { return };
+        self.pace.learn(now.millis, &leased, epoch);
+        for lease in leased.leases().filter(|lease| lease.epoch != epoch) {
             self.revoke(lease.seat, Revoked { target: Target::Shard(index), epoch: lease.epoch });
         }
     }
 
     fn learn_failed(&mut self, now: Now, seat: Seat, index: ShardIndex, epoch: Epoch, failure: &Failure) {
+        if self.one_of_two_failed(now, seat, index, epoch, failure) {
+            return;
+        }
         let Some(leased) = self.shards.leased().get(&index).filter(|leased| leased.lease.epoch == epoch) else {
             return;
         };
@@ -128,36 +131,20 @@ impl Coordinator {
         if failure.checkpoint_unusable {
             history.checkpoint = None;
         }
-        // What is not the shard's own failure does not use up its attempts.
-        let (verdict, attempts) = if failure.class == FailureClass::WorkerLost {
-            history.losses += 1;
-            let verdict = self.job.retry.after_loss(history.losses, history.kills);
-            (verdict, format!("not its own failure, {} so far", history.losses))
-        } else {
-            // It ended by itself: whatever a worker died of before, this attempt did not kill one.
-            history.suspect = false;
-            history.failures += 1;
-            self.charge_node(now, seat);
-            let attempts = format!("attempt {} of {}", history.failures, self.job.retry.max_attempts);
-            (self.job.retry.after_failure(index, history.failures, self.seed()), attempts)
-        };
+        let ruling = self.job.rules.judge(failure);
+        let (verdict, attempts) = self.charge(now, seat, index, &mut history, ruling);
         self.end_attempt(now, index, epoch, history, verdict);
-        let message = format!("{} ({attempts})", failure.message);
-        self.sample(now, Some(index), seat, &Failure { message: message.clone(), ..failure.clone() });
-        if failure.ends_job {
-            self.fail_job(now, &failure.reason, &failure.message);
-        } else {
-            let reason = if verdict == Retry::GiveUp { "ShardFailed" } else { "ShardRetried" };
-            self.announce(true, reason, format!("shard {index}: {}: {message}", failure.reason));
-        }
+        self.tell_of_failure(now, (seat, index), failure, (ruling, verdict, &attempts));
     }
 
     fn learn_released(&mut self, now: Now, index: ShardIndex, epoch: Epoch) {
-        let Some(leased) = self.shards.leased().get(&index).filter(|leased| leased.lease.epoch == epoch) else {
+        let Some(leased) = self.shards.leased().get(&index).filter(|leased| leased.is_live(epoch)) else {
             return;
         };
         let history = leased.history;
-        self.end_attempt(now, index, epoch, history, Retry::RetryAfter(0));
+        if !self.one_of_two_ended(now, index, epoch) {
+            self.end_attempt(now, index, epoch, history, Retry::RetryAfter(0));
+        }
     }
 
     pub(super) fn end_attempt(&mut self, now: Now, index: ShardIndex, epoch: Epoch, history: History, verdict: Retry) {
@@ -183,14 +170,16 @@ impl Coordinator {
         self.chore.failures += 1;
         match self.job.retry.after_failure(0, self.chore.failures, self.seed()) {
             Retry::RetryAfter(millis) if !failure.ends_job => {
-                self.announce(true, "PlanRetried", format!("{}: {}", failure.reason, failure.message));
+                let reason = if target == Target::Finally { "FinallyRetried" } else { "PlanRetried" };
+                self.announce(true, reason, format!("{}: {}", failure.reason, failure.message));
                 self.chore.not_before = now.millis + millis;
             }
+            _ if target == Target::Finally => self.finally_failed(now, failure),
             Retry::RetryAfter(_) | Retry::GiveUp => self.fail_job(now, &failure.reason, &failure.message),
         }
     }
 
-    fn charge_node(&mut self, now: Now, seat: Seat) {
+    pub(super) fn charge_node(&mut self, now: Now, seat: Seat) {
         if let Some(worker) = self.workers.get(&seat) {
             self.nodes.charge(now.millis, &worker.node, nodes::FAILURE);
         }
@@ -244,6 +233,12 @@ impl Coordinator {
 }
 
 pub(crate) fn shorten(message: &str) -> String {
-    let end = (0..=MESSAGE_BYTES.min(message.len())).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
-    message[..end].into()
+    shorten_to(message, "")
+}
+
+/// A message and what is said behind it, which is not what is cut off.
+pub(super) fn shorten_to(message: &str, behind: &str) -> String {
+    let most = MESSAGE_BYTES.saturating_sub(behind.len()).min(message.len());
+    let end = (0..=most).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
+    message[..end].to_owned() + behind
 }

@@ -12,7 +12,7 @@ use crate::{
     Now,
     reasons::NotNow,
     recovery::RECORD_BYTES,
-    shards::{Lease, Leased, Seat},
+    shards::{Lease, Leased, Seat, Waiting},
 };
 
 /// Most unfinished holes (P14). Few enough that the worst-case record of each, and the range that it cuts in two, fit the
@@ -56,15 +56,25 @@ impl Coordinator {
             }
             return;
         };
-        match self.shards.leased().get(&index).map(|leased| (leased.lease, leased.history)) {
-            Some((lease, _)) if lease.epoch == claimed && lease.seat == seat => {
+        let held = self.shards.leased().get(&index).map(|leased| (leased.of(seat), leased.history));
+        match held {
+            Some((Some(lease), _)) if lease.epoch == claimed => {
                 self.shards.renew(index, claimed, now.millis + self.limits.lease_millis, position);
             }
-            Some((lease, history)) if lease.replaces == Some(claimed) && lease.seat == seat => {
+            Some((Some(lease), history)) if lease.replaces == Some(claimed) => {
                 self.offer(seat, Grant { attempt: history.attempt(), ..reissue(target, lease.epoch, claimed) });
             }
+            Some((None, _)) if self.may_rejoin(index, claimed) => {
+                let lease = Lease { replaces: Some(claimed), from: position, position, ..self.lease(now, seat) };
+                match self.shards.duplicate(index, lease) {
+                    Some(history) => {
+                        self.offer(seat, Grant { attempt: history.attempt(), ..reissue(target, lease.epoch, claimed) });
+                    }
+                    None => self.revoke(seat, Revoked { target, epoch: claimed }),
+                }
+            }
             None if self.plan.is_some() && self.verdict.is_none() && !self.is_suspended() => {
-                let lease = Lease { replaces: Some(claimed), position, ..self.lease(now, seat) };
+                let lease = Lease { replaces: Some(claimed), from: position, position, ..self.lease(now, seat) };
                 match self.shards.grant(index, lease) {
                     Some(history) => {
                         self.offer(seat, Grant { attempt: history.attempt(), ..reissue(target, lease.epoch, claimed) });
@@ -76,12 +86,13 @@ impl Coordinator {
         }
     }
 
-    /// The live lease on a target.
-    pub(super) fn lease_on(&self, target: Target) -> Option<Lease> {
+    /// The live lease of a worker on a target.
+    pub(super) fn lease_of(&self, seat: Seat, target: Target) -> Option<Lease> {
         match target {
-            Target::Shard(index) => self.shards.leased().get(&index).map(|leased| leased.lease),
+            Target::Shard(index) => self.shards.leased().get(&index).and_then(|leased| leased.of(seat)),
             Target::Plan | Target::Finally | Target::Sweep => {
-                self.chore.lease.filter(|(held, _)| *held == target).map(|(_, lease)| lease)
+                let lease = self.chore.lease.filter(|(held, _)| *held == target).map(|(_, lease)| lease);
+                lease.filter(|lease| lease.seat == seat)
             }
         }
     }
@@ -90,7 +101,7 @@ impl Coordinator {
         self.sequence += 1;
         let epoch = Epoch { takeover: self.takeover, sequence: self.sequence };
         let deadline = now.millis + self.limits.lease_millis;
-        Lease { epoch, seat, deadline, replaces: None, position: 0 }
+        Lease { epoch, seat, deadline, replaces: None, since: now.millis, from: 0, position: 0 }
     }
 
     pub(super) fn offer(&mut self, seat: Seat, grant: Grant) {
@@ -110,6 +121,9 @@ impl Coordinator {
         };
         if reason == NotNow::ReservationPending {
             self.writer.reserve_more();
+        }
+        if matches!(reason, NotNow::AllLeased | NotNow::LeftToFaster) {
+            self.duplicate_stragglers(now);
         }
         if reason.reason() != self.not_now.reason() {
             self.writer.touch();
@@ -145,7 +159,7 @@ impl Coordinator {
             };
             match granted {
                 // Another worker may take what this one must not.
-                Err(reason @ (NotNow::SuspectsApart | NotNow::LeftToFaster)) => {
+                Err(reason @ (NotNow::SuspectsApart | NotNow::LeftToFaster | NotNow::LeftToOthers)) => {
                     passed_over.insert(seat);
                     why = Some(reason);
                 }
@@ -204,7 +218,7 @@ impl Coordinator {
     }
 
     fn has_suspect(&self, seat: Seat) -> bool {
-        let suspect = |lease: &Leased| lease.history.suspect && lease.lease.seat == seat;
+        let suspect = |leased: &Leased| leased.history.suspect && leased.of(seat).is_some();
         self.shards.leased().values().any(suspect)
     }
 
@@ -213,9 +227,12 @@ impl Coordinator {
         let limit = self.writer.reserved();
         // Looked for only where there are any, for this is asked for every grant.
         let with_suspect = self.shards.any_suspect_waits() && self.has_suspect(seat);
-        let index = self.shards.candidate(now.millis, claims_stand, with_suspect, limit, WINDOW)?;
+        let elsewhere = |index, waiting: &Waiting| self.is_left_to_others(now, seat, index, waiting);
+        let index = self.shards.candidate_but_for(elsewhere, now.millis, claims_stand, with_suspect, limit, WINDOW)?;
+        self.elsewhere.remove(&index);
         let probe = self.shards.limbo().contains(index);
-        let lease = self.lease(now, seat);
+        let from = self.shards.history(index).and_then(|history| history.checkpoint).map_or(0, |it| it.position);
+        let lease = Lease { from, ..self.lease(now, seat) };
         let Some(history) = self.shards.grant(index, lease) else { return Err(NotNow::AllLeased) };
         let grant = Grant {
             target: Target::Shard(index),
@@ -237,8 +254,9 @@ impl Coordinator {
         self.end_silent_workers(now, effects);
         let over = |lease: &Lease| now.millis >= lease.deadline;
         let mut expired: BTreeMap<Seat, Vec<Revoked>> = BTreeMap::new();
-        for (&index, leased) in self.shards.leased().iter().filter(|(_, leased)| over(&leased.lease)) {
-            let Lease { epoch, seat, .. } = leased.lease;
+        let leases =
+            self.shards.leased().iter().flat_map(|(&index, leased)| leased.leases().map(move |it| (index, *it)));
+        for (index, Lease { epoch, seat, .. }) in leases.filter(|(_, lease)| over(lease)) {
             expired.entry(seat).or_default().push(Revoked { target: Target::Shard(index), epoch });
         }
         for (seat, leases) in expired {
@@ -264,11 +282,11 @@ impl Coordinator {
     }
 
     pub(super) fn next_lease_wake(&self, now: Now) -> Option<u64> {
-        let deadlines = self.shards.leased().values().map(|leased| leased.lease.deadline).min();
+        let deadlines = self.shards.leased().values().flat_map(Leased::leases).map(|lease| lease.deadline).min();
         let chore = self.chore.lease.map(|(_, lease)| lease.deadline);
         let sweep = self.sweeps_until().filter(|_| self.conclusion.is_none());
-        let planning = self.plan.is_none() && self.chore.lease.is_none();
-        let start = Some(self.chore.not_before).filter(|at| planning && *at > now.millis);
+        let begins = (self.plan.is_none() || self.finally_is_due()) && self.chore.lease.is_none();
+        let start = Some(self.chore.not_before).filter(|at| begins && *at > now.millis);
         [deadlines, chore, sweep, start, self.shards.next_due(now.millis)].into_iter().flatten().min()
     }
 }

@@ -18,8 +18,10 @@ use crate::{
     Now,
     causes::{self, Cause},
     history::{Blame, History},
+    policy::{Action, Ruling},
+    reasons::POISON,
     retry::Verdict as Retry,
-    shards::Seat,
+    shards::{Lease, Leased, Seat},
 };
 
 /// Losses whose cause may still become known: a node is called lost after some forty seconds, a pod's end is told within
@@ -37,6 +39,8 @@ pub(super) struct Loss {
     shards: Vec<ShardIndex>,
     /// The one that was charged.
     alone: Option<ShardIndex>,
+    /// By a rule on lost workers each of them has used up an attempt.
+    counted: bool,
 }
 
 pub(super) type Losses = VecDeque<Loss>;
@@ -46,11 +50,14 @@ impl Coordinator {
     /// charged, nor what it lost because its pod was told to go.
     pub(super) fn lose(&mut self, now: Now, seat: Seat, targets: &[Target], died: bool) {
         let Some(worker) = self.workers.get(&seat) else { return };
-        let begun = if worker.leaving { BTreeSet::new() } else { self.begun(worker) };
+        let begun = if worker.leaving { BTreeSet::new() } else { self.begun(seat, worker) };
         let alone = self.ran_alone(&begun);
         let cause = self.cause_of(worker);
         let (id, node) = (worker.id.clone(), worker.node.clone());
+        let counted = self.ruling_on_loss(cause.as_ref(), Blame::Moved).action == Action::Count;
         let lost: Vec<ShardIndex> = targets.iter().filter_map(|target| shard(*target)).collect();
+        // What goes on elsewhere is not charged, so there will be nothing to put right (P19).
+        let spared: BTreeSet<ShardIndex> = lost.iter().copied().filter(|index| self.has_two(*index)).collect();
         for &target in targets {
             let blame = match shard(target) {
                 Some(index) if !begun.contains(&index) => Blame::None,
@@ -72,7 +79,9 @@ impl Coordinator {
             None => {
                 self.nodes.charge(now.millis, &node, charge);
                 self.losses.retain(|loss| now.millis < loss.at + REMEMBERED_MILLIS);
-                self.losses.push_back(Loss { worker: id, node, at: now.millis, shards, alone });
+                let shards = shards.into_iter().filter(|index| !spared.contains(index)).collect();
+                let alone = alone.filter(|index| !spared.contains(index));
+                self.losses.push_back(Loss { worker: id, node, at: now.millis, shards, alone, counted });
                 self.losses.truncate(REMEMBERED_MOST);
             }
         }
@@ -86,9 +95,9 @@ impl Coordinator {
     }
 
     /// The shards that a worker has begun: those it holds longest, as many as it has slots.
-    fn begun(&self, worker: &Worker) -> BTreeSet<ShardIndex> {
+    fn begun(&self, seat: Seat, worker: &Worker) -> BTreeSet<ShardIndex> {
         let mut held: Vec<Target> = worker.held.iter().copied().collect();
-        held.sort_by_key(|target| self.lease_on(*target).map(|lease| lease.epoch.sequence));
+        held.sort_by_key(|target| self.lease_of(seat, *target).map(|lease| lease.epoch.sequence));
         held.into_iter().take(worker.slots as usize).filter_map(shard).collect()
     }
 
@@ -116,29 +125,44 @@ impl Coordinator {
             self.chore.lost(seat, target);
             return;
         };
-        let Some(leased) = self.shards.leased().get(&index).filter(|leased| leased.lease.seat == seat) else { return };
-        let (epoch, position, before) = (leased.lease.epoch, leased.lease.position, leased.history);
-        let out_of_memory = cause.is_some_and(|cause| cause.class == FailureClass::OutOfMemory);
-        let history = before.after_loss(blame, out_of_memory);
-        let verdict = match blame {
-            Blame::Alone if out_of_memory => self.job.retry.after_failure(index, history.failures, self.seed()),
-            _ => self.job.retry.after_loss(history.losses, history.kills),
+        let held = self.shards.leased().get(&index).and_then(|leased| Some((leased.of(seat)?, leased.history)));
+        let Some((Lease { epoch, position, .. }, before)) = held else { return };
+        if self.one_of_two_ended(now, index, epoch) {
+            return;
+        }
+        let ruling = self.ruling_on_loss(cause, blame);
+        let history = before.after_loss(blame, ruling.action == Action::Count);
+        let verdict = match ruling.action {
+            Action::Count => self.job.retry.after_failure(index, history.failures, self.seed()),
+            Action::Ignore | Action::Move => self.job.retry.after_loss(history.losses, history.kills),
+            Action::FailShard | Action::FailJob => Retry::GiveUp,
         };
         self.end_attempt(now, index, epoch, history, verdict);
         if blame == Blame::None {
             return;
         }
         let from = history.checkpoint.map_or(0, |checkpoint| checkpoint.position);
-        let what = match verdict {
-            Retry::RetryAfter(_) => format!("it goes on from byte {from} on another worker"),
-            Retry::GiveUp => "too many workers were lost with it: it is given up".into(),
+        let gives_up = verdict == Retry::GiveUp;
+        let poison = gives_up && matches!(ruling.action, Action::Ignore | Action::Move);
+        let what = match (gives_up, poison) {
+            (false, _) => format!("it goes on from byte {from} on another worker"),
+            (true, true) => "too many workers were lost with it: it is given up".into(),
+            (true, false) => "it is given up".into(),
         };
-        let message = format!("the worker was lost while the shard was at byte {position} or later; {what}");
-        self.announce(true, "ShardMoved", format!("shard {index}: {message}"));
+        let says = ruling.says();
+        let message = format!("the worker was lost while the shard was at byte {position} or later; {what}{says}");
+        let event = if gives_up && !poison { "ShardFailed" } else { "ShardMoved" };
+        self.announce(true, event, format!("shard {index}: {message}"));
         // With a known cause the pod's own sample says it.
-        if cause.is_none() || verdict == Retry::GiveUp {
-            let reason = if verdict == Retry::GiveUp { "Poison" } else { LOST };
-            self.sample(now, Some(index), seat, &failure(FailureClass::WorkerLost, reason, message));
+        if cause.is_none() || gives_up {
+            let reason = if poison { POISON } else { LOST };
+            self.sample(now, Some(index), seat, &failure(FailureClass::WorkerLost, reason, message.clone()));
+        }
+        if ruling.action == Action::FailJob {
+            self.fail_by_rule(now, ruling, &format!("shard {index}: {message}"));
+        } else if ruling.other_node && !gives_up {
+            let node = self.workers.get(&seat).map(|worker| worker.node.clone()).unwrap_or_default();
+            self.try_elsewhere(index, node);
         }
     }
 
@@ -166,7 +190,12 @@ impl Coordinator {
             }
             let pulls = |pod: &Pod| pod.trouble.as_ref().is_some_and(|(reason, _)| causes::is_image_pull(reason));
             if let Some((reason, message)) = pod.trouble.as_ref().filter(|_| pulls(&pod) && !old.is_some_and(pulls)) {
-                self.sample_on(now, None, node, &failure(FailureClass::ImagePull, reason, message.clone()));
+                let failure = failure(FailureClass::ImagePull, reason, message.clone());
+                self.sample_on(now, None, node, &failure);
+                // Nothing has begun that could use up an attempt.
+                if let Some(ruling) = self.job.rules.matching(&failure).filter(|it| it.action == Action::FailJob) {
+                    self.fail_by_rule(now, ruling, &format!("pod '{}': {reason}: {message}", pod.name));
+                }
             }
         }
     }
@@ -203,10 +232,15 @@ impl Coordinator {
         let losses = std::mem::take(&mut self.losses).into_iter();
         let (alive, lost): (Losses, Losses) = losses.partition(|loss| loss.worker == *id);
         self.losses = lost;
-        for Loss { shards, alone, .. } in alive {
+        for Loss { shards, alone, counted, .. } in alive {
             for index in shards {
                 self.unsample(FailureClass::WorkerLost, LOST);
-                self.shards.amend(index, |history| history.acquit(alone == Some(index)));
+                self.shards.amend(index, |history| {
+                    if counted {
+                        history.uncount_loss();
+                    }
+                    history.acquit(alone == Some(index) && !counted);
+                });
             }
             self.writer.touch();
         }
@@ -231,14 +265,39 @@ impl Coordinator {
         let mut charged = None;
         for &index in &loss.shards {
             self.unsample(FailureClass::WorkerLost, LOST);
-            let alone = loss.alone == Some(index);
+            if loss.counted {
+                self.shards.amend(index, History::uncount_loss);
+            }
+            let blame = match loss.alone {
+                _ if cause.acquits() => Blame::Moved,
+                Some(alone) if alone == index => Blame::Alone,
+                _ => Blame::Suspect,
+            };
+            // It was charged as a kill.
+            let alone = loss.alone == Some(index) && !loss.counted;
             if cause.acquits() {
                 self.shards.amend(index, |history| history.acquit(alone));
-            } else if alone && cause.class == FailureClass::OutOfMemory {
-                charged = Some(index);
-                let Some(history) = self.shards.amend(index, History::charge_memory) else { continue };
-                let verdict = self.job.retry.after_failure(index, history.failures, self.seed());
-                self.delay_or_end(now, index, verdict);
+            }
+            let ruling = self.ruling_on_loss(Some(cause), blame);
+            match ruling.action {
+                Action::Move | Action::Ignore => {}
+                Action::Count => {
+                    charged = charged.or(Some(index).filter(|_| blame == Blame::Alone));
+                    let killed = alone && !cause.acquits();
+                    let Some(history) = self.shards.amend(index, |history| history.count_loss(killed)) else {
+                        continue;
+                    };
+                    let verdict = self.job.retry.after_failure(index, history.failures, self.seed());
+                    self.delay_or_end(now, index, verdict, (cause, ruling));
+                    if ruling.other_node {
+                        self.try_elsewhere(index, loss.node.clone());
+                    }
+                }
+                Action::FailShard => self.delay_or_end(now, index, Retry::GiveUp, (cause, ruling)),
+                Action::FailJob => {
+                    let what = format!("shard {index}: {}: {}", cause.reason, cause.message);
+                    self.fail_by_rule(now, ruling, &what);
+                }
             }
         }
         self.writer.touch();
@@ -246,21 +305,25 @@ impl Coordinator {
     }
 
     /// What the shard should have been told when its attempt ended: that it is its last one, or to wait.
-    fn delay_or_end(&mut self, now: Now, index: ShardIndex, verdict: Retry) {
+    fn delay_or_end(&mut self, now: Now, index: ShardIndex, verdict: Retry, (cause, ruling): (&Cause, Ruling)) {
         match verdict {
             Retry::RetryAfter(millis) => self.shards.delay(index, now.millis + millis),
             Retry::GiveUp => {
-                if let Some(lease) = self.shards.fail(index) {
+                if self.shards.history(index).is_none() {
+                    return;
+                }
+                for lease in self.shards.fail(index).iter().flat_map(Leased::leases) {
                     self.revoke(lease.seat, Revoked { target: Target::Shard(index), epoch: lease.epoch });
                 }
-                self.announce(true, "ShardFailed", format!("shard {index}: out of memory in its last attempt"));
+                let what = format!("shard {index}: {}: {}{}", cause.reason, cause.message, ruling.says());
+                self.announce(true, "ShardFailed", format!("{what}; it is given up"));
             }
         }
     }
 }
 
 /// The reason of a sample as long as nobody knows a better one.
-const LOST: &str = "WorkerLost";
+pub(super) const LOST: &str = "WorkerLost";
 
 fn shard(target: Target) -> Option<ShardIndex> {
     match target {
@@ -269,6 +332,6 @@ fn shard(target: Target) -> Option<ShardIndex> {
     }
 }
 
-fn failure(class: FailureClass, reason: &str, message: String) -> Failure {
+pub(super) fn failure(class: FailureClass, reason: &str, message: String) -> Failure {
     Failure { class, reason: reason.into(), message, ends_job: false, checkpoint_unusable: false, exit_code: None }
 }

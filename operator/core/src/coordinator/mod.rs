@@ -13,11 +13,12 @@
 //! | what the resource asks for: planning, changes, suspending | `spec.rs` |
 //! | workers that were lost, and who pays | `losses.rs` |
 //! | nodes that take no leases | `nodes.rs` |
+//! | what a failure costs, by the rules of the spec | `ruling.rs` |
 //! | an output that is full | `room.rs` |
-//! | who is too slow for what is left | `speed.rs` |
+//! | who is too slow for what is left; what gets a second attempt | `speed.rs`, `stragglers.rs` |
 //! | work for one worker before and after all shards | `chore.rs` |
 //! | names and results that belong to another job | `claims.rs` |
-//! | how and when the job ends | `end.rs`, its time `deadline.rs` |
+//! | how and when the job ends | `end.rs`, its last command `finishing.rs`, its time `deadline.rs` |
 //! | how many pods, and which must go | `pool.rs`, `outdated.rs` |
 //! | when the status is written, and what follows when it is stored | `writer.rs` |
 
@@ -27,22 +28,25 @@ mod deadline;
 mod end;
 mod events;
 mod facts;
+mod finishing;
 mod leasing;
 mod losses;
 mod nodes;
 mod outdated;
 mod pool;
 mod room;
+mod ruling;
 mod sessions;
 mod spec;
 mod speed;
+mod stragglers;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub(crate) use end::Verdict;
+pub(crate) use end::{Verdict, success};
 pub use events::{Announcement, Effect, Event, Limits, Node, Pod, Revision, Seen, SessionId, WantedPods};
 pub(crate) use facts::shorten;
 use hyperflow_api::{
@@ -132,8 +136,10 @@ pub struct Coordinator {
     pub(crate) pool: pool::Pool,
     nodes: nodes::Nodes,
     losses: losses::Losses,
+    elsewhere: ruling::Elsewhere,
     pub(crate) room: room::Room,
     pub(crate) estimate: Estimate,
+    pace: stragglers::Pace,
     /// How long the job is active.
     pub(crate) clock: Clock,
     /// Until then, workers of an earlier operator may claim what they hold (P18).
@@ -165,7 +171,7 @@ impl Coordinator {
             plan: left.plan,
             shards: left.shards,
             early: RangeSet::default(),
-            chore: chore::Chore::default(),
+            chore: chore::Chore { finalized: left.finalized, ..chore::Chore::default() },
             report: None,
             not_now: NotNow::TermNotStored,
             verdict: left.verdict,
@@ -177,8 +183,10 @@ impl Coordinator {
             pool: pool::Pool::new(random),
             nodes: nodes::Nodes::default(),
             losses: losses::Losses::new(),
+            elsewhere: ruling::Elsewhere::new(),
             room: room::Room::left(&seen.status),
             estimate: Estimate::default(),
+            pace: stragglers::Pace::default(),
             clock: left.clock,
             claims_until: resumed.then_some(now.millis + limits.lease_millis),
             writer: writer::Writer::new(left.reserved_through),

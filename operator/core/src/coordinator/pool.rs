@@ -189,6 +189,8 @@ impl Coordinator {
         let needed = match (&self.plan, &self.verdict) {
             (None, Some(_)) | (_, Some(Verdict::Deleted)) => 0,
             (None, None) | (Some(_), Some(_)) => 1,
+            // All are done, and the last command needs somebody.
+            (Some(_), None) if self.finally_is_due() => 1,
             (Some(_), None) => shards.div_ceil(slots),
         };
         usize::try_from(needed.min(u64::from(self.job.parallelism))).unwrap_or(usize::MAX)

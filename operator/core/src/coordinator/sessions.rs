@@ -179,7 +179,7 @@ impl Coordinator {
 
     /// A lease ended; the worker has the target no more, unless it has it again under another epoch.
     pub(super) fn holds_no_more(&mut self, seat: Seat, target: Target, epoch: Epoch) {
-        let again = self.lease_on(target).is_some_and(|lease| lease.seat == seat && lease.epoch != epoch);
+        let again = self.lease_of(seat, target).is_some_and(|lease| lease.epoch != epoch);
         if let Some(worker) = self.workers.get_mut(&seat).filter(|_| !again) {
             worker.held.remove(&target);
         }

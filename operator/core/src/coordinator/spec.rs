@@ -67,6 +67,7 @@ impl Coordinator {
         };
         self.announce(false, "Planned", message);
         self.plan = Some((plan, now.unix));
+        self.chore.failures = 0;
         self.measure_anew(now);
         self.writer.touch();
     }

@@ -11,7 +11,10 @@ use super::*;
 
 mod claims;
 mod faults;
+mod finishing;
 mod life;
+mod rules;
+mod stragglers;
 
 /// A coordinator of ten no-op shards with one pod, and what it said.
 struct Desk {

@@ -7,7 +7,7 @@ use hyperflow_api::ShardJobStatus;
 use super::{Broken, demand, hold};
 use crate::{
     coordinator::{Coordinator, STATUS_BYTES, WINDOW},
-    shards::{Seat, Shards},
+    shards::{Leased, Seat, Shards},
 };
 
 /// I14. Every shard is in exactly one state: the counts add up to the plan, and only what is beyond the last lease was
@@ -40,8 +40,9 @@ pub fn settled_shards_rest(shards: &Shards) -> Result<(), Broken> {
 /// # Errors
 /// When two do.
 pub fn epochs_are_unique(shards: &Shards) -> Result<(), Broken> {
-    let epochs: BTreeSet<_> = shards.leased().values().map(|leased| leased.lease.epoch).collect();
-    hold("I16 epochs are unique", epochs.len() == shards.leased().len(), || "two leases have one epoch".into())
+    let leases = || shards.leased().values().flat_map(Leased::leases);
+    let epochs: BTreeSet<_> = leases().map(|lease| lease.epoch).collect();
+    hold("I16 epochs are unique", epochs.len() == leases().count(), || "two leases have one epoch".into())
 }
 
 /// I17. Every lease belongs to a worker that is known (P2).
@@ -49,8 +50,19 @@ pub fn epochs_are_unique(shards: &Shards) -> Result<(), Broken> {
 /// # Errors
 /// When one does not.
 pub fn leases_have_workers(shards: &Shards, known: impl Fn(Seat) -> bool) -> Result<(), Broken> {
-    let orphan = shards.leased().iter().find(|(_, leased)| !known(leased.lease.seat));
+    let orphan = shards.leased().iter().find(|(_, leased)| leased.leases().any(|lease| !known(lease.seat)));
     hold("I17 leases have workers", orphan.is_none(), || format!("{orphan:?} is leased to nobody"))
+}
+
+/// I27. Of one shard there are two attempts at most, of two workers, and none is given up or waits while one of them runs
+/// (P19).
+///
+/// # Errors
+/// When a worker has one shard twice, or a shard that has an attempt waits.
+pub fn twins_are_apart(shards: &Shards) -> Result<(), Broken> {
+    let same = |leased: &Leased| leased.twin.is_some_and(|twin| twin.seat == leased.lease.seat);
+    let wrong = shards.leased().iter().find(|(index, leased)| same(leased) || shards.waiting().contains_key(index));
+    hold("I27 twins are apart", wrong.is_none(), || format!("{wrong:?} has its two attempts on one worker, or waits"))
 }
 
 /// I18. Status fits: not more holes than the window, and not more bytes than etcd is asked to keep (P14, P15). Leases that
@@ -84,5 +96,6 @@ pub fn check(coordinator: &Coordinator) {
     demand(counts_add_up(shards));
     demand(settled_shards_rest(shards));
     demand(epochs_are_unique(shards));
+    demand(twins_are_apart(shards));
     demand(leases_have_workers(shards, |seat| coordinator.workers.contains_key(&seat)));
 }

@@ -98,7 +98,7 @@ pub fn kept_what_was_acknowledged(
     acknowledged: Checkpoint,
     resume: Option<Checkpoint>,
 ) -> Result<(), Broken> {
-    let kept = resume.is_some_and(|resume| resume.number >= acknowledged.number);
+    let kept = resume.is_some_and(|resume| resume.position >= acknowledged.position);
     hold("I21 acknowledged progress is kept", kept, || {
         format!("shard {index}: {acknowledged:?} was acknowledged, and the next lease goes on from {resume:?}")
     })

@@ -49,7 +49,7 @@ pub const MUTANTS: &[Mutant] = &[
         find: "self.renew(now, seat, &report.held);",
         broken: r"if MUTANT {
                 let held = self.workers.get(&seat).map(|worker| worker.held.clone()).unwrap_or_default();
-                let lease = |target| self.lease_on(target).map(|lease| Held { target, epoch: lease.epoch, position: 0 });
+                let lease = |target| self.lease_of(seat, target).map(|lease| Held { target, epoch: lease.epoch, position: 0 });
                 let all: Vec<Held> = held.into_iter().filter_map(lease).collect();
                 self.renew(now, seat, &all);
             } else {
@@ -92,22 +92,22 @@ pub const MUTANTS: &[Mutant] = &[
         rule: "P7",
         file: "coordinator/facts.rs",
         find: "let (news, ended) = self.shards.published(index);",
-        broken: r"let live = self.lease_on(Target::Shard(index)).is_some_and(|lease| lease.epoch == epoch);
+        broken: r"let live = self.shards.is_live(index, epoch);
         let (news, ended) = if live || !MUTANT { self.shards.published(index) } else { (false, None) };",
     },
     Mutant {
         name: "a checkpoint is believed from any epoch",
         rule: "P7",
         file: "shards.rs",
-        find: "self.leased.get_mut(&index).filter(|leased| leased.lease.epoch == epoch) else {",
-        broken: "self.leased.get_mut(&index).filter(|leased| leased.lease.epoch == epoch || MUTANT) else {",
+        find: "self.leased.get_mut(&index).filter(|leased| leased.is_live(epoch)) else {",
+        broken: "self.leased.get_mut(&index).filter(|leased| leased.is_live(epoch) || MUTANT) else {",
     },
     Mutant {
         name: "a failure is believed from any epoch",
         rule: "P7",
         file: "coordinator/facts.rs",
         find: "self.learn_failed(now, seat, index, epoch, &failure),",
-        broken: "self.learn_failed(now, seat, index, self.lease_on(target).filter(|_| MUTANT).map_or(epoch, |lease| lease.epoch), &failure),",
+        broken: "self.learn_failed(now, seat, index, self.shards.leased().get(&index).filter(|_| MUTANT).map_or(epoch, |leased| leased.lease.epoch), &failure),",
     },
     Mutant {
         name: "a result is reported before it is recorded",
@@ -294,9 +294,9 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "an older checkpoint takes the place of a newer one",
         rule: "P20",
-        file: "shards.rs",
-        find: "leased.history.checkpoint.is_none_or(|known| known.number < checkpoint.number)",
-        broken: "leased.history.checkpoint.is_none_or(|known| (known.number < checkpoint.number) != MUTANT)",
+        file: "shards/twins.rs",
+        find: "(known.position, known.number) < (new.position, new.number)",
+        broken: "((known.position, known.number) < (new.position, new.number)) != MUTANT",
     },
     Mutant {
         name: "status holds no checkpoints",
@@ -414,5 +414,61 @@ pub const MUTANTS: &[Mutant] = &[
         file: "coordinator/spec.rs",
         find: "Ok(job) if job.frozen == self.frozen =>",
         broken: "Ok(job) if job.frozen == self.frozen || MUTANT =>",
+    },
+    Mutant {
+        name: "a shard is given twice while others are pending",
+        rule: "P19",
+        file: "coordinator/stragglers.rs",
+        find: "|| self.shards.pending() > 0 ||",
+        broken: "|| self.shards.pending() > 0 && !MUTANT ||",
+    },
+    Mutant {
+        name: "a shard is given a third time",
+        rule: "P19",
+        file: "shards/twins.rs",
+        find: "if leased.twin.is_some() || leased.lease.seat == twin.seat {",
+        broken: "if leased.twin.is_some() && !MUTANT || leased.lease.seat == twin.seat {",
+    },
+    Mutant {
+        name: "the attempt that lost is not told",
+        rule: "P19",
+        file: "coordinator/facts.rs",
+        find: "for lease in leased.leases().filter(|lease| lease.epoch != epoch) {",
+        broken: "for lease in leased.leases().filter(|lease| lease.epoch != epoch && !(MUTANT && leased.twin.is_some())) {",
+    },
+    Mutant {
+        name: "the end of one of two attempts is the shard's",
+        rule: "P19",
+        file: "shards/twins.rs",
+        find: "leased.twin.is_some() && leased.is_live(epoch)",
+        broken: "leased.twin.is_some() && !MUTANT && leased.is_live(epoch)",
+    },
+    Mutant {
+        name: "the last command is skipped",
+        rule: "I31",
+        file: "coordinator/finishing.rs",
+        find: "self.job.finally.is_some() && !self.chore.finalized",
+        broken: "self.job.finally.is_some() && !self.chore.finalized && !MUTANT",
+    },
+    Mutant {
+        name: "the last command runs before all shards are settled",
+        rule: "I31",
+        file: "coordinator/finishing.rs",
+        find: "wanted && open && self.shards.are_settled() &&",
+        broken: "wanted && open && (self.shards.are_settled() || MUTANT) &&",
+    },
+    Mutant {
+        name: "what the last command reads is swept before a status says that it has run",
+        rule: "I32",
+        file: "coordinator/finishing.rs",
+        find: "self.is_finalized() && !stored",
+        broken: "self.is_finalized() && !stored && !MUTANT",
+    },
+    Mutant {
+        name: "a take-over forgets that the last command has run",
+        rule: "I31",
+        file: "coordinator/mod.rs",
+        find: "finalized: left.finalized,",
+        broken: "finalized: left.finalized && !MUTANT,",
     },
 ];

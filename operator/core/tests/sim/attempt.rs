@@ -109,7 +109,15 @@ impl Attempt {
                 digest: PLAN.into(),
                 url: "file:///plan".into(),
             })),
-            Target::Finally => Acted::Ends(Outcome::Finalized),
+            Target::Finally if self.position < LISTING => {
+                self.position += CHUNK;
+                Acted::GoesOn
+            }
+            Target::Finally if self.fails => Acted::Ends(failed(FailureClass::Application, "Broken", false)),
+            Target::Finally => {
+                store.finished += 1;
+                Acted::Ends(Outcome::Finalized)
+            }
             Target::Sweep => {
                 store.sweep();
                 Acted::Ends(Outcome::Swept(None))

@@ -60,6 +60,7 @@ impl World {
                 | NotNow::Deleting
                 | NotNow::Finished
                 | NotNow::Sweeping
+                | NotNow::Finalizing
                 | NotNow::Planning
                 | NotNow::PlanBackingOff
                 | NotNow::LeftToFaster
@@ -86,6 +87,9 @@ impl World {
         // Where nobody could sweep, that was said.
         if !self.sweep_failed && status.plan.is_some() {
             demand(invariants::nothing_temporary_is_left(&store.leftovers()));
+        }
+        if self.scenario.finally && status.conditions.iter().any(|it| it.type_ == "Complete" && it.status == "True") {
+            assert!(self.store.finished > 0, "I31 the last command comes last: Complete, and it never ran");
         }
         if status.conditions.iter().any(|it| it.reason == "SpecChanged") {
             return self.visit("spec change ended the job");

@@ -19,6 +19,7 @@
 //! | machines, pods, kubelets | `pods.rs` |
 //! | a worker process, an attempt of it | `process.rs`, `attempt.rs` |
 //! | streams | `streams.rs` |
+//! | two attempts of one shard; the last command | `twins.rs` |
 //! | the output store | `store.rs` |
 //! | what must be true | `judge.rs`, and `invariants` of the core where things happen |
 //! | what failed, in short | `story.rs`, `log.rs` |
@@ -44,6 +45,7 @@ mod store;
 mod story;
 mod streams;
 mod tally;
+mod twins;
 mod world;
 
 use std::{

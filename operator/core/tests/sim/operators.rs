@@ -279,8 +279,13 @@ impl World {
         for event in events.into_iter().chain([Event::Flush]) {
             log.tell(*now, || format!("operator {place} hears {event:?}"));
             desk.hears(&event);
+            let of_two = desk.ends_one_of_two(&event);
             effects.extend(desk.core.handle(time, event));
+            for (index, before) in of_two {
+                demand(invariants::one_of_two_is_spared(index, before, desk.core.shards()));
+            }
         }
+        self.note_revoked(&effects);
         for effect in effects {
             self.log.tell(self.now, || format!("operator {place} does {effect:?}"));
             let operator = &mut self.operators[place];
@@ -291,6 +296,7 @@ impl World {
             }
             self.desk_does(place, effect);
         }
+        self.who_lost_is_told(place);
         let now = self.now;
         let operator = &mut self.operators[place];
         let Some(desk) = &mut operator.desk else { return };
@@ -324,6 +330,7 @@ impl World {
             Effect::Send { session, message } => {
                 if let FromOperator::Orders(orders) = &message {
                     self.check_orders(place, session, orders);
+                    self.note_granted(place, session, orders);
                 }
                 self.send_to_worker(session, message);
             }
@@ -411,7 +418,10 @@ impl World {
             match told {
                 Told::Published => demand(invariants::acknowledged_is_stored(index, &stored)),
                 Told::Checkpointed(checkpoint) => {
-                    self.api.acknowledged.insert(index, checkpoint);
+                    let furthest = self.api.acknowledged.entry(index).or_insert(checkpoint);
+                    if furthest.position < checkpoint.position {
+                        *furthest = checkpoint;
+                    }
                 }
             }
         }
@@ -419,6 +429,11 @@ impl World {
 }
 
 impl Desk {
+    /// The last status of it that is in the API server.
+    pub fn stored_status(&self) -> Option<&ShardJobStatus> {
+        self.stored.as_ref().map(|(_, status)| &**status)
+    }
+
     fn acknowledged(&self, session: SessionId, through: Option<u64>) -> Vec<u64> {
         let through = through.unwrap_or(0);
         self.facts.range((session, 0)..=(session, through)).map(|(&(_, number), _)| number).collect()
@@ -429,7 +444,7 @@ impl Desk {
         let Event::Reported { session, report } = event else { return };
         for (fact, number) in report.facts.iter().zip(report.first_number..) {
             let Target::Shard(index) = fact.target else { continue };
-            let live = self.core.shards().leased().get(&index).is_some_and(|leased| leased.lease.epoch == fact.epoch);
+            let live = self.core.shards().is_live(index, fact.epoch);
             match fact.news {
                 News::Published(_) => self.facts.insert((*session, number), (index, Told::Published)),
                 News::Checkpointed(told) if live => {

@@ -189,7 +189,7 @@ impl World {
 
     fn start(&mut self, pod: u64, nonce: u64, Assignment { run, grant }: Assignment) -> Option<Event> {
         let (now, slow) = (self.now, self.scenario.slow.is_some_and(|one_in| pod.is_multiple_of(one_in)));
-        let pace = (2 + self.chance.below(50)) * self.scenario.pace * if slow { 6 } else { 1 };
+        let pace = (2 + self.chance.below(50)) * self.scenario.pace * if slow { self.scenario.slow_by } else { 1 };
         let mut attempt = Attempt::new(grant, self.scenario.copies, pace);
         if let Target::Shard(index) = grant.target {
             let published = self.store.is_committed(index) || self.store.executed.contains(&index);
@@ -200,6 +200,10 @@ impl World {
             let failing = self.scenario.failing.filter(|_| grant.attempt < 3);
             attempt.fails = failing.is_some_and(|one_in| self.chance.once_in(one_in));
             self.check_resume(index, &grant);
+        }
+        if grant.target == Target::Finally {
+            let failing = self.scenario.failing.filter(|_| grant.attempt < 3);
+            attempt.fails = failing.is_some() && self.chance.once_in(3);
         }
         let process = self.process(pod, nonce)?;
         if matches!(grant.target, Target::Shard(_)) && !process.knows_plan {
@@ -272,6 +276,9 @@ impl World {
             if let Some(process) = self.process(pod, nonce) {
                 process.finished.insert(index);
             }
+        }
+        if matches!(outcome, Outcome::Finalized) {
+            self.visit("the last command ran");
         }
         if matches!(outcome, Outcome::Failed(failure) if is_full(failure)) {
             return self.visit("output full");

@@ -20,8 +20,11 @@ pub struct Scenario {
     pub machines: u64,
     /// So many times slower than the fastest.
     pub pace: u64,
-    /// Pods that are six times slower than others: one in so many.
+    /// Pods that are slower than others: one in so many.
     pub slow: Option<u64>,
+    /// So many times.
+    #[serde(default = "six")]
+    pub slow_by: u64,
     /// A shard that kills every worker that runs it.
     pub poison: Option<ShardIndex>,
     /// A shard that wants more memory than a worker has.
@@ -37,6 +40,16 @@ pub struct Scenario {
     pub orphan_seconds: u32,
     /// Whatever ends a worker is explained at once, but for the shards above.
     pub gentle: bool,
+    /// What is far behind is run a second time.
+    #[serde(default)]
+    pub speculation: bool,
+    /// There is a last command.
+    #[serde(default)]
+    pub finally: bool,
+}
+
+fn six() -> u64 {
+    6
 }
 
 impl Scenario {
@@ -51,14 +64,19 @@ impl Scenario {
         let gentle = chance.once_in(8);
         let fatal = chance.once_in(12).then(|| some_shard(chance));
         let fatal = fatal.filter(|index| ![poison, hungry].contains(&Some(*index)));
+        let copies = !chance.once_in(4);
+        // Of another chance, so that what came after it in older seeds comes as it did.
+        let mut other = Chance(chance.0 ^ 0x0007_314e);
+        let speculation = copies && other.once_in(3);
         Self {
-            copies: !chance.once_in(4),
+            copies,
             shards,
             parallelism: u32::try_from(1 + chance.below(4)).unwrap(),
             slots: u32::try_from(1 + chance.below(3)).unwrap(),
             machines: 2 + chance.below(2),
             pace,
-            slow: (pace == 1 && chance.once_in(3)).then_some(3),
+            slow: (pace == 1 && (chance.once_in(3) || speculation)).then_some(3),
+            slow_by: if speculation { 10 } else { six() },
             poison,
             hungry,
             fatal,
@@ -67,6 +85,8 @@ impl Scenario {
             nodes_known: gentle || !chance.once_in(4),
             orphan_seconds: if chance.once_in(8) { 4 } else { 600 },
             gentle,
+            speculation,
+            finally: copies && other.once_in(4),
         }
     }
 
@@ -76,6 +96,13 @@ impl Scenario {
 
     pub fn seen(&self) -> Seen {
         let mut spec = if self.copies { copy() } else { noop(self.shards) };
+        if self.speculation {
+            spec["speculation"] = json!({"mode": "Duplicate"});
+        }
+        if self.finally {
+            spec["task"] = json!({"exec": {"image": "i", "command": ["work"], "input": "Stdin", "output": "Stdout"}});
+            spec["finally"] = json!({"command": ["merge"]});
+        }
         spec["parallelism"] = self.parallelism.into();
         spec["workers"]["slots"] = self.slots.into();
         spec["failurePolicy"] =

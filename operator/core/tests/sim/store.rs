@@ -56,6 +56,8 @@ pub struct Store {
     names: BTreeMap<ShardIndex, Link>,
     /// Staging folders are gone for good: the job was swept.
     pub swept: bool,
+    /// How often the last command ran to its end.
+    pub finished: u64,
     /// Without an output nothing is published: what was done, at least once (P10).
     pub executed: BTreeSet<ShardIndex>,
     /// Durable lines: a shard, and whether its author found it committed (P9).

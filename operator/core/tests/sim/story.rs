@@ -80,7 +80,9 @@ impl Run {
             }
             size /= 2;
         }
-        let simpler: [fn(&mut Scenario); 5] = [
+        let simpler: [fn(&mut Scenario); 7] = [
+            |it| it.finally = false,
+            |it| it.speculation = false,
             |it| (it.poison, it.hungry, it.fatal, it.gentle) = (None, None, None, false),
             |it| (it.failing, it.slow) = (None, None),
             |it| it.slots = 1,

@@ -1,10 +1,10 @@
 //! Streams between workers and desks: they delay and break, and sometimes do worse than any stream should: lose, repeat
 //! or swap messages in the middle.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hyperflow_api::{
-    ids::ShardIndex,
+    ids::{Epoch, ShardIndex},
     message::{FromOperator, FromWorker, News, Orders, Target},
 };
 use hyperflow_core::{
@@ -78,6 +78,8 @@ pub struct Stream {
     pub closed: bool,
     /// Shards that the operator gave by it and has heard no end of.
     pub given: BTreeSet<ShardIndex>,
+    /// Leases that the operator gave by it, neither ended nor taken away.
+    live: BTreeMap<ShardIndex, Epoch>,
     /// Nothing passes, and nobody has noticed yet.
     stalled: bool,
 }
@@ -85,6 +87,24 @@ pub struct Stream {
 impl Stream {
     pub fn is_stalled(&self) -> bool {
         self.stalled
+    }
+
+    pub fn given_under(&mut self, index: ShardIndex, epoch: Epoch) {
+        self.live.insert(index, epoch);
+    }
+
+    pub fn ended(&mut self, index: ShardIndex, epoch: Epoch) {
+        if self.live.get(&index) == Some(&epoch) {
+            self.live.remove(&index);
+        }
+    }
+
+    pub fn has(&self, index: ShardIndex) -> bool {
+        self.live.contains_key(&index)
+    }
+
+    pub fn find(&self, is: impl Fn(ShardIndex) -> bool) -> Option<ShardIndex> {
+        self.live.keys().copied().find(|index| is(*index))
     }
 
     /// Something was said that has been on its way for longer than it should be.
@@ -114,9 +134,19 @@ impl World {
         self.last_stream += 1;
         let id = self.last_stream;
         let (up, down) = (Lane::new(), Lane::new());
-        let given = BTreeSet::new();
-        let stream =
-            Stream { pod, nonce, operator, desk, up, down, opened: false, closed: false, given, stalled: false };
+        let stream = Stream {
+            pod,
+            nonce,
+            operator,
+            desk,
+            up,
+            down,
+            opened: false,
+            closed: false,
+            given: BTreeSet::new(),
+            live: BTreeMap::new(),
+            stalled: false,
+        };
         self.streams.insert(id, stream);
         self.connected(pod, nonce, id);
     }
@@ -194,8 +224,9 @@ impl World {
             }
             FromWorker::Report(report) => {
                 let over = report.facts.iter().filter(|fact| !matches!(fact.news, News::Checkpointed(_)));
-                over.filter_map(|fact| shard(fact.target)).for_each(|index| {
+                over.filter_map(|fact| Some((shard(fact.target)?, fact.epoch))).for_each(|(index, epoch)| {
                     stream.given.remove(&index);
+                    stream.ended(index, epoch);
                 });
                 Event::Reported { session, report }
             }

@@ -34,11 +34,12 @@ impl Tally {
 }
 
 /// Every one of these must be visited by a thousand seeds.
-pub const PATHS: [&str; 54] = [
+pub const PATHS: [&str; 57] = [
     "a shard ended the job",
     "API server away",
     "API server away for long",
     "deleted",
+    "duplicated",
     "frozen fields edited",
     "given up as poison",
     "given up for want of memory",
@@ -80,6 +81,8 @@ pub const PATHS: [&str; 54] = [
     "swept",
     "swept after deletion",
     "task failed",
+    "the last command ran",
+    "twins re-issued",
     "two desks at a time",
     "worker died between two steps",
     "worker frozen",

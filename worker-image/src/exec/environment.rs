@@ -1,0 +1,93 @@
+//! What the environment of a program says: that of the image and of the job, and which shard this is.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
+
+use hyperflow_api::ids::ShardIndex;
+use hyperflow_core::{
+    plan::Shard,
+    program::{Program, expand},
+    source::Cut,
+};
+
+use super::inputs::Placed;
+use crate::{attempt::Attempt, work::Work};
+
+/// First part of the names that are ours.
+const OURS: &[u8] = b"HYPERFLOW_";
+
+/// What a program is told of its attempt.
+#[derive(Debug)]
+pub struct About<'a> {
+    /// The job.
+    pub work: &'a Work,
+    /// The attempt.
+    pub attempt: &'a Attempt,
+    /// Which shard.
+    pub index: ShardIndex,
+    /// What is in it.
+    pub shard: &'a Shard,
+    /// How the input was cut.
+    pub cut: &'a Cut,
+    /// Where its input is.
+    pub input: &'a Placed,
+    /// The attempt's files.
+    pub files: &'a super::scratch::Scratch,
+    /// A copy of the checkpoint that it goes on from.
+    pub resume: Option<&'a Path>,
+}
+
+/// The environment of this process, without what is meant for the worker.
+pub fn inherited() -> BTreeMap<OsString, OsString> {
+    std::env::vars_os().filter(|(name, _)| !name.as_bytes().starts_with(OURS)).collect()
+}
+
+/// All of a program's environment.
+pub fn of(program: &Program, about: &About<'_>) -> Vec<(OsString, OsString)> {
+    let mut all = inherited();
+    all.insert("JOB_COMPLETION_INDEX".into(), about.index.to_string().into());
+    all.insert("TMPDIR".into(), about.files.temporary().into());
+    for name in program.names(about.cut) {
+        all.insert(name.into(), value(name, about));
+    }
+    all.into_iter().collect()
+}
+
+fn value(name: &str, about: &About<'_>) -> OsString {
+    let About { work, attempt, index, shard, input, files, .. } = about;
+    let numbers = || shard.numbers.unwrap_or(hyperflow_core::plan::Numbers { start: 0, count: 0 });
+    match name {
+        "HYPERFLOW_JOB" => work.brief.name.clone().into(),
+        "HYPERFLOW_RUN" => work.brief.run.to_string().into(),
+        "HYPERFLOW_SHARD_INDEX" => index.to_string().into(),
+        "HYPERFLOW_SHARD_ID" => shard.id().into(),
+        "HYPERFLOW_ATTEMPT" => attempt.grant().attempt.to_string().into(),
+        "HYPERFLOW_EPOCH" => attempt.grant().epoch.to_string().into(),
+        "HYPERFLOW_SHARD" => files.description().into(),
+        "HYPERFLOW_CHECKPOINT" => files.checkpoint().into(),
+        "HYPERFLOW_RESUME_FROM" => about.resume.map(OsString::from).unwrap_or_default(),
+        "HYPERFLOW_RESULT" => files.result().into(),
+        "HYPERFLOW_OUTPUT" => files.output().into(),
+        "HYPERFLOW_INPUT" => input.path().map(OsString::from).unwrap_or_default(),
+        "HYPERFLOW_INPUT_OFFSET" => input.range().start.to_string().into(),
+        "HYPERFLOW_INPUT_LENGTH" => (input.range().end - input.range().start).to_string().into(),
+        "HYPERFLOW_ITEM" => shard.items.first().cloned().unwrap_or_default().into(),
+        "HYPERFLOW_START" => numbers().start.to_string().into(),
+        "HYPERFLOW_COUNT" => numbers().count.to_string().into(),
+        // Every name that a program may have is above; one that is not would be empty.
+        _ => OsString::new(),
+    }
+}
+
+/// Program and arguments with each $(NAME) replaced. A value that is not UTF-8 is shown as it can be.
+pub fn expanded(command: &[String], environment: &[(OsString, OsString)]) -> Vec<OsString> {
+    let value = |name: &str| {
+        let found = environment.binary_search_by(|(known, _)| known.as_os_str().cmp(OsStr::new(name))).ok()?;
+        Some(environment.get(found)?.1.to_string_lossy())
+    };
+    command.iter().map(|argument| expand(argument, value).into()).collect()
+}

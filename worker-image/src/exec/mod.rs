@@ -1,0 +1,220 @@
+//! A program of the user's, run for one shard: what it reads is put in its place, it is started and watched, and what it
+//! made is staged.
+//!
+//! | what | where |
+//! | --- | --- |
+//! | the process | [`child`]; what it leaves behind: [`orphans`] |
+//! | while it runs | [`watch`], with its stdin from a [`feed`], its stderr to [`speech`], checkpoints to [`saved`] |
+//! | what it is told | [`environment`], [`description`] |
+//! | its input | [`inputs`], in an attempt's own [`scratch`] |
+//! | what it made | [`results`] |
+//! | whether the kernel killed it for its memory | [`memory`] |
+
+mod child;
+mod description;
+mod environment;
+mod feed;
+mod inputs;
+mod memory;
+mod orphans;
+mod results;
+mod saved;
+mod scratch;
+mod speech;
+mod watch;
+
+use std::{io, path::PathBuf, time::Duration};
+
+use hyperflow_api::{
+    exec::{InputMode, OutputMode},
+    ids::ShardIndex,
+    message::{FailureClass, Published},
+};
+use hyperflow_core::{
+    checkpoint::Origin,
+    plan::Shard,
+    program::{Program, counted, ended},
+    publish::Content,
+    source::Cut,
+};
+
+use self::{
+    child::{Child, Start},
+    environment::About,
+    feed::Feed,
+    inputs::Placed,
+    results::Results,
+    saved::Saver,
+    scratch::Scratch,
+    speech::Speech,
+    watch::{End, Limits, State, Watch},
+};
+use crate::{
+    attempt::Attempt,
+    fault::{self, Fault},
+    publish::{Publisher, Staged, Tree},
+    segments::Writer,
+    stream::Stream,
+    work::Work,
+};
+
+/// What a program has made of a shard, staged.
+#[derive(Debug)]
+pub struct Made {
+    result: MadeResult,
+    /// What it says of the shard.
+    pub text: Option<String>,
+    /// Bytes of input that the worker read for it.
+    pub read: u64,
+    /// Position of the checkpoint that it went on from.
+    pub resumed_from: u64,
+}
+
+#[derive(Debug)]
+enum MadeResult {
+    File(Writer),
+    Tree(Tree),
+}
+
+impl Made {
+    /// What is to be published.
+    pub fn staged(&self) -> Staged<'_> {
+        match &self.result {
+            MadeResult::File(writer) => Staged::Files(vec![writer]),
+            MadeResult::Tree(tree) => Staged::Tree(tree),
+        }
+    }
+
+    /// Its size and checksum.
+    pub fn content(&self) -> Content {
+        match &self.result {
+            MadeResult::File(writer) => {
+                let segment = writer.segment();
+                Content { bytes: segment.length, crc32c: segment.crc32c }
+            }
+            MadeResult::Tree(tree) => tree.content,
+        }
+    }
+}
+
+/// One shard and the program for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Task<'a> {
+    /// The job.
+    pub work: &'a Work,
+    /// The attempt.
+    pub attempt: &'a Attempt,
+    /// The program.
+    pub program: &'a Program,
+    /// Which shard.
+    pub index: ShardIndex,
+    /// What is in it.
+    pub shard: &'a Shard,
+    /// How the input was cut.
+    pub cut: &'a Cut,
+}
+
+/// A run of the program that ended well, and what belongs to it.
+struct Ran {
+    said: Vec<u8>,
+    read: u64,
+}
+
+/// Runs the program of a job that keeps nothing: its shards are known from the spec, and run at least once (P10).
+pub fn run(work: &Work, attempt: &Attempt, program: &Program, index: ShardIndex) -> Result<Published, Fault> {
+    let source = &work.job.source;
+    let shard = counted::shard(source, index).ok_or_else(|| {
+        let message = format!("shard {index} was leased, and `spec.source` does not have it");
+        fault::try_again(FailureClass::WorkerLost, "PlanUnknown", message)
+    })?;
+    let task = Task { work, attempt, program, index, shard: &shard, cut: &source.cut };
+    let scratch = Scratch::new(index, attempt)?;
+    let ran = task.run(&scratch, &[], None, None, None)?;
+    results::text(program, &scratch, &ran.said)?;
+    Ok(Published { bytes: 0, crc32c: 0, found: false })
+}
+
+impl Task<'_> {
+    /// Runs the program and stages what it made.
+    pub fn produce(&self, to: &Publisher<'_>, origin: Origin<'_>) -> Result<Made, Fault> {
+        let scratch = Scratch::new(self.index, self.attempt)?;
+        let resume = saved::find(to, origin, &scratch);
+        let resumed_from = resume.as_ref().map_or(0, |(_, position)| *position);
+        let resume = resume.map(|(path, _)| path);
+        let saver = Saver::new(to, origin, &scratch);
+        let mut streamed = match self.program.output {
+            OutputMode::Stdout | OutputMode::None => Some(results::begin(to, 0)?),
+            OutputMode::File | OutputMode::Directory | OutputMode::Unknown => None,
+        };
+        let stdout = streamed.as_mut().filter(|_| self.program.output == OutputMode::Stdout);
+        let ran = self.run(&scratch, to.names, resume, stdout, Some(saver))?;
+        let results = Results { to, program: self.program, scratch: &scratch, said: &ran.said };
+        let text = results.text()?;
+        let result = match streamed {
+            Some(writer) => MadeResult::File(writer),
+            None if self.program.output == OutputMode::Directory => MadeResult::Tree(results.tree()?),
+            None => MadeResult::File(results.file()?),
+        };
+        Ok(Made { result, text, read: ran.read, resumed_from })
+    }
+
+    /// Runs the program to its end, and says why if that is not a success.
+    fn run<'a>(
+        &'a self,
+        scratch: &'a Scratch,
+        names: &[String],
+        resume: Option<PathBuf>,
+        output: Option<&'a mut Writer>,
+        saver: Option<Saver<'a>>,
+    ) -> Result<Ran, Fault> {
+        let Self { work, attempt, program, index, shard, cut } = *self;
+        let input = Placed::place(work, attempt, program, shard, cut, scratch)?;
+        let about =
+            About { work, attempt, index, shard, cut, input: &input, files: scratch, resume: resume.as_deref() };
+        description::write(&about, names)?;
+        let environment = environment::of(program, &about);
+        let feed = match program.input {
+            InputMode::Stdin if cut.is_of_files() => Some(Feed::new(shard, Some(Stream::open(work, shard, cut)?))),
+            InputMode::Stdin => Some(Feed::new(shard, None)),
+            _ => None,
+        };
+        let state = State::default();
+        let child = Child::start(&Start {
+            program,
+            command: environment::expanded(&program.command, &environment),
+            environment: &environment,
+            mark: Some(attempt.grant().epoch.to_string()),
+            stdin: feed.is_some(),
+            stdout: output.is_some(),
+        })?;
+        let speech = Speech::new(io::stderr(), index, attempt.grant().attempt);
+        let limits = limits(work);
+        let mut watch = Watch { work, attempt, child, feed, output, speech, scratch, saver, limits, state };
+        let end = watch.run()?;
+        let said = watch.speech.tail();
+        let failure = match end {
+            End::Stopped => return Err(Fault::Stopped),
+            End::Beyond(limit) => Some(program.beyond(limit, said)),
+            End::Ended { ended, out_of_memory } => program.ended(ended, out_of_memory, said),
+        };
+        if let Some(failure) = failure {
+            // What was made of input that has changed is not the program's fault.
+            input.unchanged(work)?;
+            return Err(Fault::Refused(Box::new(failure)));
+        }
+        input.unchanged(work)?;
+        Ok(Ran { said: said.to_vec(), read: watch.state.fed + input.copied() })
+    }
+}
+
+/// What the spec allows an attempt.
+fn limits(work: &Work) -> Limits {
+    let policy = &work.brief.spec.failure_policy;
+    let seconds = |value: Option<i32>| Some(Duration::from_secs(u64::try_from(value?).ok()?.max(1)));
+    Limits {
+        deadline: seconds(policy.attempt_deadline_seconds),
+        progress: seconds(policy.progress_timeout_seconds),
+        scratch: work.job.scratch_bytes,
+        grace: Duration::from_millis(ended::grace_millis(work.brief.spec.workers.termination_grace_period_seconds)),
+    }
+}
