@@ -64,9 +64,9 @@ pub struct Plan {
 impl Plan {
     /// What the core wants, built.
     #[must_use]
-    pub fn new(wanted: WantedPods, authority: ConfigMap, build: impl Fn(&str) -> Pod) -> Self {
-        let WantedPods { create, delete } = wanted;
-        Self { authority, pods: create.iter().map(|name| build(name)).collect(), delete }
+    pub fn new(wanted: WantedPods, authority: ConfigMap, build: impl Fn(&str, u32) -> Pod) -> Self {
+        let WantedPods { run, create, delete } = wanted;
+        Self { authority, pods: create.iter().map(|name| build(name, run)).collect(), delete }
     }
 }
 

@@ -13,7 +13,7 @@ use hyperflow_api::{
     source::{ConfigMapKeyRef, Source},
     workers::{Resources, Volume as UserVolume, VolumeMount as UserMount, Workers},
 };
-use hyperflow_core::coordinator::workers_digest;
+use hyperflow_core::coordinator::{made_of, workers_digest};
 use k8s_openapi::{
     api::core::v1::{
         ConfigMap, Container, ContainerPort, EnvVar, EnvVarSource, LocalObjectReference, ObjectFieldSelector, Pod,
@@ -80,14 +80,14 @@ pub fn ca_config_map(owner: &Owner<'_>, certificate: &str) -> ConfigMap {
     }
 }
 
-/// A worker pod.
+/// A worker pod, for a run of the job.
 #[must_use]
-pub fn pod(owner: &Owner<'_>, name: &str, settings: &Settings) -> Pod {
+pub fn pod(owner: &Owner<'_>, name: &str, run: u32, settings: &Settings) -> Pod {
     let metadata = owner.spec.workers.metadata.clone().unwrap_or_default();
     let mut all_labels = metadata.labels;
     // Ours come last: they must not be changed by the user's.
     all_labels.extend(labels(owner));
-    all_labels.insert(WORKERS_LABEL.into(), workers_digest(owner.spec));
+    all_labels.insert(WORKERS_LABEL.into(), made_of(&workers_digest(owner.spec), run));
     Pod {
         metadata: ObjectMeta {
             name: Some(name.into()),

@@ -150,7 +150,7 @@ impl Desks {
             Some(Entry::Resting { failures, heard, .. }) => (*failures, *heard),
             None => (0, 0),
         };
-        if status::is_terminal(&seen.status, seen.generation) && pods.is_empty() {
+        if status::has_ended(&seen.spec, &seen.status, seen.generation) && pods.is_empty() {
             return Ok(Opening::Nothing);
         }
         // Past the cache, which may be older than what another leader wrote: a take-over begins with what is there.
@@ -158,7 +158,7 @@ impl Desks {
             return Ok(Opening::Nothing);
         };
         let Some(mut live) = observe::job(&job) else { return Ok(Opening::Nothing) };
-        if status::is_terminal(&live.status, live.generation) && pods.is_empty() {
+        if status::has_ended(&live.spec, &live.status, live.generation) && pods.is_empty() {
             return Ok(Opening::Nothing);
         }
         live.abandoned = live.deleting && seen.abandoned;

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use hyperflow_api::ShardJob;
-use hyperflow_core::expiry::{Expiry, expiry};
+use hyperflow_core::{
+    expiry::{Expiry, expiry},
+    rerun,
+};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, Preconditions},
@@ -30,7 +33,8 @@ pub async fn mind(client: &Client, job: &ShardJob) -> Result<Action, CallError> 
         return Ok(Action::await_change());
     }
     let status = job.status.clone().unwrap_or_default();
-    let ttl = job.spec.ttl_seconds_after_finished;
+    // A job that is to run again has not come to its end.
+    let ttl = job.spec.ttl_seconds_after_finished.filter(|_| !rerun::is_asked(&job.spec, &status));
     match expiry(clock::now(), &status, job.metadata.generation.unwrap_or(0), ttl) {
         Expiry::Never => Ok(Action::await_change()),
         Expiry::NotEnded => Ok(Action::requeue(SOON)),

@@ -132,8 +132,8 @@ pub async fn reconcile(job: &ShardJob, context: &Context) -> Result<Action, Reco
     let (name, namespace, uid) = (seen.name.clone(), seen.namespace.clone(), seen.uid.clone());
     let wanted = desk.look(seen, pods).await?;
     let owner = Owner { name: &name, namespace: &namespace, uid: &uid, spec: &job.spec };
-    let plan = Plan::new(wanted, build::ca_config_map(&owner, authority.certificate()), |name| {
-        build::pod(&owner, name, settings)
+    let plan = Plan::new(wanted, build::ca_config_map(&owner, authority.certificate()), |name, run| {
+        build::pod(&owner, name, run, settings)
     });
     if let Some(refusal) = apply::apply(client, &namespace, &uid, plan).await? {
         desk.pod_refused(refusal).await?;

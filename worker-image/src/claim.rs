@@ -64,7 +64,7 @@ pub fn hold(work: &Work, places: &Places) -> Result<Layout, Fault> {
             let chain = chain(work, &places.commits)?;
             let Some(first) = chain.first() else { return Err(damaged(&places.commits, "it is gone")) };
             work.commit_under(&first.uid);
-            Layout::new(&first.uid)
+            work.layout_of(&first.uid)
         }
     };
     match read(&places.commits.join(Layout::successor(&output.path, &work.brief.uid)))? {

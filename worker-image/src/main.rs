@@ -8,6 +8,7 @@
 //! | the stream to the operator | [`uplink`], opened by [`connect`] |
 //! | attempts and their threads | [`runner`], [`attempt`], with what they share in [`work`] |
 //! | a shard's input is read, its task done | [`shard`]: [`copy`] or [`checksum`], or a program's: [`exec`], from a [`stream`] of [`input`] |
+//! | the user's last command runs over the report | [`finally`] |
 //! | how far an attempt is | [`progress`], in [`segments`], written [`direct`]ly, with [`checkpoints`] |
 //! | a result becomes visible, once | [`publish`], on the create-only [`store`]; then the [`records`] |
 //! | the plan is made | [`planner`]: [`draft`] from [`listing`] and [`lookup`], [`names`], [`claim`]; then a [`plan_file`] |
@@ -26,6 +27,7 @@ mod direct;
 mod draft;
 mod exec;
 mod fault;
+mod finally;
 mod hash;
 mod input;
 mod install;

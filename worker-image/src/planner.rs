@@ -34,7 +34,11 @@ pub fn run(work: &Work, attempt: &Attempt) -> Result<Outcome, Fault> {
     match claim::next(work, attempt)? {
         Next::Ask(owner) => return Ok(Outcome::Claimed(owner)),
         Next::Refuse(owner) => return Err(claim::refusal(work, &owner, REFUSED)),
-        Next::Succeed | Next::Heir if claim::has_alike(work, &plan)? => {}
+        Next::Succeed | Next::Heir if claim::has_alike(work, &plan)? => {
+            if let Some(name) = names::last_taken(work)? {
+                return Err(publish::exists(work, &name));
+            }
+        }
         Next::Take | Next::Ours | Next::Succeed | Next::Heir => {
             if let Some(name) = names::taken(work, &plan)? {
                 // Results of ours imply a plan of ours: then another attempt was faster, and this one is late.
@@ -138,7 +142,7 @@ fn write(work: &Work, attempt: &Attempt, plan: &PlanFile) -> Result<Planned, Fau
     // Commits are where the first owner of the names puts them, who may be gone without ever having come so far.
     let first = claim::hold(work, &places)?;
     store::make_folders(&places.commits.join(first.root()).join("pub"))?;
-    for name in ["stage", "ckpt"] {
+    for name in work.layout.temporary() {
         store::make_folders(&places.commits.join(work.layout.root()).join(name))?;
     }
     store::make_folders(&places.records.join(work.layout.records_folder()))?;

@@ -139,23 +139,9 @@ impl Publisher<'_> {
         fault::end_job(FailureClass::Store, "OutputDamaged", message)
     }
 
-    /// Gives committed files the names that the user asked for, durably. Each folder is made sure of once.
+    /// Gives committed files the names that the user asked for, durably.
     fn name<'f>(&self, named: impl Iterator<Item = (&'f Path, &'f str)>) -> Result<(), Fault> {
-        let Some(root) = &self.places.output else { return Ok(()) };
-        let mut folders = BTreeSet::new();
-        for (file, name) in named {
-            let path = root.join(name);
-            let folder = store::parent(&path);
-            if folder != root && !folders.contains(folder) {
-                store::make_folders(folder)?;
-                self.work.on_volume(FailureClass::Store, folder)?;
-            }
-            if store::link_new(file, &path)? == Created::Before {
-                return Err(exists(self.work, name));
-            }
-            folders.insert(folder.to_path_buf());
-        }
-        folders.iter().try_for_each(|folder| store::sync_folder(folder))
+        give_names(self.work, self.places, named)
     }
 
     fn sum(&self, path: &Path) -> Result<Content, Fault> {
@@ -179,6 +165,29 @@ impl Publisher<'_> {
         let (epoch, worker) = (self.attempt.grant().epoch, &self.work.worker);
         self.places.commits.join(self.commits.commit_folder(self.index, epoch, worker))
     }
+}
+
+/// Gives committed files names in the output's directory, durably. Each folder is made sure of once.
+pub fn give_names<'f>(
+    work: &Work,
+    places: &Places,
+    named: impl Iterator<Item = (&'f Path, &'f str)>,
+) -> Result<(), Fault> {
+    let Some(root) = &places.output else { return Ok(()) };
+    let mut folders = BTreeSet::new();
+    for (file, name) in named {
+        let path = root.join(name);
+        let folder = store::parent(&path);
+        if folder != root && !folders.contains(folder) {
+            store::make_folders(folder)?;
+            work.on_volume(FailureClass::Store, folder)?;
+        }
+        if store::link_new(file, &path)? == Created::Before {
+            return Err(exists(work, name));
+        }
+        folders.insert(folder.to_path_buf());
+    }
+    folders.iter().try_for_each(|folder| store::sync_folder(folder))
 }
 
 /// The steps of publishing and their answers do not fit: a fault of this program, and another attempt may do better.

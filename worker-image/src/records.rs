@@ -37,6 +37,9 @@ const MESSAGE: usize = 1024;
 pub struct Record {
     /// Which shard.
     pub index: ShardIndex,
+    /// In which run of the job.
+    #[serde(default = "first_run")]
+    pub run: u32,
     /// Under which lease.
     pub epoch: String,
     /// 1 for the first.
@@ -114,6 +117,10 @@ impl Failed {
 /// As records have it.
 pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn first_run() -> u32 {
+    1
 }
 
 /// The record file of this process. It is made when the first line is written.
@@ -225,6 +232,7 @@ mod tests {
     fn record(index: ShardIndex) -> Record {
         Record {
             index,
+            run: 1,
             epoch: "1.00000000000000aa.3".into(),
             attempt: 1,
             worker: "w".into(),

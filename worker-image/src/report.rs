@@ -33,8 +33,6 @@ use crate::{
 
 /// Bytes read or written at a time.
 const BUFFER: usize = 64 << 10;
-/// There is one run; a rerun will count it.
-const RUN: u32 = 1;
 
 /// Where the files of a report are written: private names (P3), which the caller links to the final ones.
 #[derive(Clone, Debug)]
@@ -77,7 +75,7 @@ pub struct Finished {
 pub struct ReportWriter<'a> {
     job: &'a Job,
     program: String,
-    committed: &'a dyn Fn(ShardIndex) -> PathBuf,
+    committed: &'a dyn Fn(ShardIndex, u32) -> PathBuf,
     recorded: Recorded,
     places: Places,
     report: Writer,
@@ -91,12 +89,12 @@ pub struct ReportWriter<'a> {
 }
 
 impl<'a> ReportWriter<'a> {
-    /// Begins. `committed` says where the commit of a shard is; it is asked for checksums only.
+    /// Begins. `committed` says where the commit of a shard in a run is; it is asked for checksums only.
     pub fn new(
         job: &'a Job,
         recorded: Recorded,
         places: Places,
-        committed: &'a dyn Fn(ShardIndex) -> PathBuf,
+        committed: &'a dyn Fn(ShardIndex, u32) -> PathBuf,
     ) -> Result<Self, Fault> {
         Ok(Self {
             job,
@@ -168,14 +166,14 @@ impl<'a> ReportWriter<'a> {
     fn outputs<'r>(&self, record: &'r Record, id: &str, shard: &Shard) -> Vec<Output<'r>> {
         let Some(output) = &self.job.output else { return Vec::new() };
         let url = |name| format!("{}{name}", output.url);
-        let names = names::of(self.job, record.index, id, shard).into_iter();
+        let names = names::of(self.job, record.run, record.index, id, shard).into_iter();
         names.map(|name| Output { url: url(name), bytes: record.bytes, crc32c: &record.crc32c }).collect()
     }
 
     /// Adds the result of a shard to the list of checksums.
     fn add_sums(&mut self, record: &Record) -> Result<(), Fault> {
         let Some(sums) = &mut self.sums else { return Ok(()) };
-        let path = (self.committed)(record.index);
+        let path = (self.committed)(record.index, record.run);
         // One more than there should be tells a file that has grown.
         let mut file = File::open(&path).map_err(fault::output("open", &path))?.take(record.bytes.saturating_add(1));
         let mut hash = Hash::new(Sum::Crc32c);
@@ -289,7 +287,7 @@ impl<'a> Done<'a> {
             resumed_from: record.resumed_from,
             bytes_read_again: record.bytes_read_again,
             bytes_read: record.bytes_read,
-            run: RUN,
+            run: record.run,
             program,
             result: record.result.as_deref(),
         }
@@ -390,6 +388,7 @@ mod tests {
     fn record(index: ShardIndex, epoch: &str, found: bool) -> Record {
         Record {
             index,
+            run: 1,
             epoch: epoch.into(),
             attempt: 2,
             worker: "w".into(),
@@ -432,7 +431,7 @@ mod tests {
     }
 
     fn write(job: &Job, folder: &Path, records: &Path, shards: &[Shard]) -> Result<Finished, Fault> {
-        let committed = |index| folder.join(format!("pub-{index}"));
+        let committed = |index, _| folder.join(format!("pub-{index}"));
         let recorded = Recorded::read(records, &[], folder)?;
         let mut writer = ReportWriter::new(job, recorded, places(folder), &committed)?;
         for (index, shard) in (0..).zip(shards) {
@@ -512,7 +511,7 @@ mod tests {
         fs::write(folders[0].join("w1.jsonl.swp"), line(&record(0, "0.0000000000000000.0", false))).unwrap();
 
         let recorded = Recorded::read_within(20_000, &folders[0], &folders[1..], folder.path()).unwrap();
-        let (job, committed) = (job(&json!({"copy": {}}), Some("part-{index}")), |_| PathBuf::new());
+        let (job, committed) = (job(&json!({"copy": {}}), Some("part-{index}")), |_, _| PathBuf::new());
         let mut writer = ReportWriter::new(&job, recorded, places(folder.path()), &committed).unwrap();
         for index in 0..SHARDS {
             writer.shard(index, &of_file(&format!("f{index}"))).unwrap();
@@ -589,7 +588,7 @@ mod tests {
 
         let job = job(&json!({"copy": {}}), Some("part-{index}"));
         let recorded = Recorded::read(&records, &[before], folder.path()).unwrap();
-        let committed = |_| PathBuf::new();
+        let committed = |_, _| PathBuf::new();
         let mut writer = ReportWriter::new(&job, recorded, places(folder.path()), &committed).unwrap();
         for index in 0..4 {
             writer.shard(index, &of_file(&index.to_string())).unwrap();

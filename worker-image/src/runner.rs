@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     attempt::{Attempt, StopFlag},
-    checkpoints, fault, logs,
+    checkpoints, fault, finally, logs,
     metrics::{Ending, Metrics},
     planner,
     records::Records,
@@ -64,14 +64,20 @@ impl Runner {
     pub fn configure(&mut self, welcome: &Welcome) {
         let work = self.read(&welcome.job);
         let frozen = |work: &Option<Result<Arc<Work>, Failure>>| match work {
-            Some(Ok(work)) => Some(work.job.frozen.clone()),
+            Some(Ok(work)) => Some((work.job.frozen.clone(), work.brief.run)),
             _ => None,
         };
         let work = Some(work);
         if frozen(&self.work).is_some() && frozen(&self.work) == frozen(&work) {
             return;
         }
-        self.work = work;
+        if let Some(Ok(old)) = std::mem::replace(&mut self.work, work) {
+            // Programs that wait for shards of it wait in vain; whoever still runs one keeps it.
+            let thread = thread::Builder::new().name("slots".into());
+            if let Err(error) = thread.spawn(move || old.slots.end()) {
+                tracing::warn!(%error, "cannot start a thread: programs without shards are killed later");
+            }
+        }
         if let Some(plan) = self.plan.clone() {
             self.use_plan(plan);
         }
@@ -135,6 +141,13 @@ impl Runner {
     pub fn stop(&self, run: RunId, how: Stop) {
         if let Some(flag) = self.running.get(&run) {
             flag.order(how);
+        }
+    }
+
+    /// The process ends: programs that wait for shards are told, and waited for.
+    pub fn end(&self) {
+        if let Some(Ok(work)) = &self.work {
+            work.slots.end();
         }
     }
 
@@ -218,10 +231,7 @@ fn carry_out(work: &Work, attempt: &Attempt) -> Outcome {
     let outcome = match attempt.grant().target {
         Target::Plan => planner::run(work, attempt),
         Target::Shard(index) => shard::run(work, attempt, index).map(Outcome::Published),
-        Target::Finally => {
-            let message = "`finally` is not known to this worker".into();
-            Err(fault::end_job(FailureClass::Application, "InvalidSpec", message))
-        }
+        Target::Finally => finally::run(work, attempt),
         Target::Sweep => sweep::run(work, attempt).map(Outcome::Swept),
     };
     outcome.unwrap_or_else(fault::Fault::outcome)

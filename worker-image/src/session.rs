@@ -81,6 +81,7 @@ impl Session {
             let overdue = self.terminated.is_some_and(|since| since.elapsed() >= LONGEST_FAREWELL);
             if let Some(reason) = exit.or_else(|| overdue.then_some("attempts did not stop in time")) {
                 self.uplink.close().await;
+                end_programs(self.runner).await;
                 return reason;
             }
         }
@@ -141,6 +142,13 @@ impl Session {
                 }
             }
         }
+    }
+}
+
+/// Programs that wait for shards have until now not been told that there are no more.
+async fn end_programs(runner: Runner) {
+    if let Err(error) = tokio::task::spawn_blocking(move || runner.end()).await {
+        tracing::warn!(%error, "programs may be left running");
     }
 }
 

@@ -40,7 +40,8 @@ pub fn run(work: &Work, attempt: &Attempt, index: ShardIndex) -> Result<Publishe
         let message = format!("shard {index} was leased, and the plan has {} shards", plan.plan().shards());
         fault::try_again(FailureClass::WorkerLost, "PlanUnknown", message)
     })?;
-    let names = names::of(&work.job, index, &shard.id(), &shard);
+    work.open_run(&places)?;
+    let names = names::of(&work.job, work.brief.run, index, &shard.id(), &shard);
     let cut = plan.plan().cut();
     let length = match (&work.job.task, cut) {
         (Task::Copy { .. }, Cut::Files { .. } | Cut::Bytes { .. }) => Some(shard.bytes()),
@@ -185,6 +186,7 @@ impl Run<'_> {
         let grant = attempt.grant();
         Record {
             index,
+            run: work.brief.run,
             epoch: grant.epoch.to_string(),
             attempt: grant.attempt,
             worker: work.worker.to_string(),

@@ -24,10 +24,12 @@ pub fn run(work: &Work, attempt: &Attempt) -> Result<Option<StoredReport>, Fault
     }
     let places = work.places()?;
     let own = places.commits.join(work.layout.root());
-    for name in ["stage", "ckpt"] {
+    // Those of the runs before it too: one that was cut short by the next was never swept.
+    let runs = (1..=work.brief.run).map(|run| work.layout.clone().in_run(run, false));
+    for name in runs.flat_map(|layout| layout.temporary()) {
         // Renamed first: a late attempt then finds no folder to write in, and stops by itself.
         let aside = own.join(Layout::private(&format!("{SWEPT}-{name}"), attempt.grant().epoch, &work.worker));
-        match fs::rename(own.join(name), &aside) {
+        match fs::rename(own.join(&name), &aside) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(fault::output("rename", &aside)(error)),
             _ => {}
         }

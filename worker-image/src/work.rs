@@ -21,10 +21,12 @@ use hyperflow_core::{
 
 use crate::{
     attempt::Attempt,
+    exec::{scratch::Spare, slot},
     fault::{self, Fault},
     metrics::Metrics,
     plan_file::PlanFile,
     records::Records,
+    store,
 };
 
 /// Longest sleep before an attempt looks whether it was told to stop.
@@ -51,10 +53,15 @@ pub struct Work {
     pub metrics: Arc<Metrics>,
     /// Who published what (P9).
     pub records: Arc<Records>,
+    /// Directories for programs.
+    pub scratch: Spare,
+    /// Programs that live for many shards.
+    pub slots: slot::Pool,
     pace: Option<Mutex<Pace>>,
     started: Instant,
     plan: Mutex<PlanInForce>,
     commits: Mutex<Option<Layout>>,
+    opened: Mutex<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -90,11 +97,14 @@ impl Work {
     ) -> Result<Self, Refusal> {
         let job = Job::check(&brief.spec)?;
         Ok(Self {
-            layout: Layout::new(&brief.uid),
+            layout: Layout::new(&brief.uid).in_run(brief.run, job.names_runs()),
             pace: job.bytes_per_second.map(|limit| Mutex::new(Pace::new(limit))),
             started: Instant::now(),
             plan: Mutex::default(),
+            scratch: Spare::default(),
             commits: Mutex::default(),
+            slots: slot::Pool::default(),
+            opened: Mutex::default(),
             brief,
             job,
             worker,
@@ -150,9 +160,27 @@ impl Work {
         format!("{}{name}", self.job.records_folder().unwrap_or_default())
     }
 
+    /// Names of files of another job, in this one's run.
+    pub fn layout_of(&self, owner: &JobUid) -> Layout {
+        Layout::new(owner).in_run(self.brief.run, self.job.names_runs())
+    }
+
+    /// Makes the folders of a run after the first: the plan is made once, and a sweep took the first run's away. A process
+    /// makes them once, so that it does not make again what a sweep of its own run has renamed (P24).
+    pub fn open_run(&self, places: &Places) -> Result<(), Fault> {
+        let mut opened = locked(&self.opened);
+        if self.brief.run > 1 && !*opened {
+            for name in self.layout.temporary() {
+                store::make_folders(&places.commits.join(self.layout.root()).join(name))?;
+            }
+        }
+        *opened = true;
+        Ok(())
+    }
+
     /// Remembers under which job's folder commits are: the first owner of the names (P31).
     pub fn commit_under(&self, owner: &JobUid) {
-        *locked(&self.commits) = Some(Layout::new(owner));
+        *locked(&self.commits) = Some(self.layout_of(owner));
     }
 
     /// The layout of the folder with the commits, if it is known.

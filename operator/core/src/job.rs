@@ -56,7 +56,7 @@ pub struct Job {
     pub bytes_per_second: Option<u64>,
     /// Limit of one attempt's scratch space: a slot's share of the worker's.
     pub scratch_bytes: Option<u64>,
-    /// Digest of source, task, output and records: what may not change once planned (P4).
+    /// Digest of source, output and records, and of task and finally: what may not change within a run (P4).
     pub frozen: String,
 }
 
@@ -192,6 +192,13 @@ impl Job {
         self.task != Task::Noop && self.records_folder().is_some()
     }
 
+    /// Whether each run has names of its own: commits of one are none of another then (P25). Without an output nothing has
+    /// a name that could be taken.
+    #[must_use]
+    pub fn names_runs(&self) -> bool {
+        self.output.as_ref().is_none_or(Output::names_runs)
+    }
+
     /// How many shards there are, if no worker is needed to make the plan: where nothing is kept, that is arithmetic.
     #[must_use]
     pub fn counted(&self) -> Option<u32> {
@@ -215,12 +222,22 @@ fn own_folder(output: &Output) -> String {
     format!("{}{FOLDER}/", output.url)
 }
 
-/// Digest of what is frozen by the plan (P4).
+/// Digest of what is frozen by the plan (P4): what stays for all runs, and what is one run's.
 fn frozen_digest(spec: &ShardJobSpec) -> String {
     // Field order in these types is fixed, so equal specs give equal bytes; a value that cannot be written is no spec.
-    let frozen = (&spec.source, &spec.task, &spec.output, &spec.records, &spec.finally);
-    let bytes = serde_json::to_vec(&frozen).unwrap_or_default();
-    format!("blake3:{}", &blake3::hash(&bytes).to_hex().as_str()[..32])
+    let digest = |bytes: Vec<u8>| blake3::hash(&bytes).to_hex().to_string();
+    let plan = digest(serde_json::to_vec(&(&spec.source, &spec.output, &spec.records)).unwrap_or_default());
+    let program = digest(serde_json::to_vec(&(&spec.task, &spec.finally)).unwrap_or_default());
+    format!("blake3:{}{PROGRAM}{}", &plan[..32], &program[..16])
+}
+
+/// Stands between the digests of what no run may change and of what another run may.
+const PROGRAM: char = '+';
+
+/// Whether two digests of what is frozen have one plan: source, output and records are the same.
+pub(crate) fn have_one_plan(one: &str, other: &str) -> bool {
+    let plan = |frozen: &str| frozen.split(PROGRAM).next().unwrap_or_default().to_owned();
+    plan(one) == plan(other)
 }
 
 const ONE_FILE: &str =
@@ -431,6 +448,11 @@ mod tests {
         spec["parallelism"] = json!(7);
         assert_eq!(check(spec.clone()).unwrap().frozen, frozen);
         spec["output"]["path"] = json!("piece-{index}");
-        assert_ne!(check(spec).unwrap().frozen, frozen);
+        let other = check(spec.clone()).unwrap().frozen;
+        assert!(other != frozen && !have_one_plan(&other, &frozen));
+        spec["output"]["path"] = json!("part-{index}");
+        spec["task"] = json!({"copy": {"copies": 1}});
+        spec["source"]["files"]["bytesPerShard"] = json!("64Mi");
+        assert!(have_one_plan(&check(spec).unwrap().frozen, &frozen));
     }
 }

@@ -7,14 +7,18 @@
 //! beside results
 //! claims/{digest of the name template}       which job owns the names (P8); its successors beside it (P31)
 //! {job uid}/pub/17                           the commit of shard 17 (P5)
+//!          /pub/17.run2                      of its second run, where names have {run} in them (P25)
 //!          /pub/17.{epoch}-{worker}/1        of several files: the files, which the commit names
+//!          /finally-1                        the result of the last command of run 1 (P5); never an earlier owner's
 //!          /stage/17/{epoch}-{worker}        an attempt's own segment (P3)
 //!          /ckpt/17/{n}-{epoch}-{worker}.{digest}
+//!          /stage.run2/…, /ckpt.run2/…       of the second run, for a sweep takes the first run's away
 //!
 //! under records
 //! {job uid}/plan                             the frozen plan
 //!          /records/{worker}.jsonl           what each worker published (P9)
 //!          /report.jsonl                     the same for people, shard by shard
+//!          /run-2/report.jsonl               of the second run
 //! ```
 
 use hyperflow_api::ids::{Epoch, JobUid, ShardIndex, WorkerId};
@@ -29,13 +33,28 @@ pub const CLAIMS: &str = "claims";
 #[derive(Clone, Debug)]
 pub struct Layout {
     root: String,
+    /// Which run, from 1.
+    run: u32,
+    /// Each run has names of its own.
+    names_runs: bool,
 }
 
 impl Layout {
     /// Paths of `job`.
     #[must_use]
     pub fn new(job: &JobUid) -> Self {
-        Self { root: job.to_string() }
+        Self { root: job.to_string(), run: 1, names_runs: false }
+    }
+
+    /// The same in a run of the job; `names_runs` as [`crate::job::Job::names_runs`] says.
+    #[must_use]
+    pub fn in_run(self, run: u32, names_runs: bool) -> Self {
+        Self { run, names_runs, ..self }
+    }
+
+    /// What tells a run's own from the first run's.
+    fn suffix(&self) -> String {
+        if self.run > 1 { format!(".run{}", self.run) } else { String::new() }
     }
 
     /// The job's own folder.
@@ -63,10 +82,12 @@ impl Layout {
         format!("{}/plan", self.root)
     }
 
-    /// The commit of a shard: whoever creates it has published (P5).
+    /// The commit of a shard: whoever creates it has published (P5). Where names do not say which run they are of, a shard
+    /// has one commit for all runs.
     #[must_use]
     pub fn commit(&self, index: ShardIndex) -> String {
-        format!("{}/pub/{index}", self.root)
+        let suffix = if self.names_runs { self.suffix() } else { String::new() };
+        format!("{}/pub/{index}{suffix}", self.root)
     }
 
     /// Folder of the files that an attempt commits as the results of one shard, before one of them is the commit. Private
@@ -76,10 +97,28 @@ impl Layout {
         format!("{}/pub/{index}.{epoch}-{worker}", self.root)
     }
 
+    /// The result of the last command in this run: whoever creates it has published.
+    #[must_use]
+    pub fn finally(&self) -> String {
+        format!("{}/finally-{}", self.root, self.run)
+    }
+
+    /// Folder of everything that is not committed yet.
+    #[must_use]
+    pub fn stage(&self) -> String {
+        format!("{}/stage{}", self.root, self.suffix())
+    }
+
+    /// Names of the folders of segments and of checkpoints of all shards, in the job's own: what a sweep takes away.
+    #[must_use]
+    pub fn temporary(&self) -> [String; 2] {
+        [format!("stage{}", self.suffix()), format!("ckpt{}", self.suffix())]
+    }
+
     /// Folder of a shard's segments.
     #[must_use]
     pub fn stage_folder(&self, index: ShardIndex) -> String {
-        format!("{}/stage/{index}", self.root)
+        format!("{}/{index}", self.stage())
     }
 
     /// Name of an attempt's segment in its folder. Private to the attempt (P3).
@@ -97,7 +136,7 @@ impl Layout {
     /// Folder of a shard's checkpoints.
     #[must_use]
     pub fn checkpoint_folder(&self, index: ShardIndex) -> String {
-        format!("{}/ckpt/{index}", self.root)
+        format!("{}/ckpt{}/{index}", self.root, self.suffix())
     }
 
     /// Name of a checkpoint in its folder. Who resumes finds it by number and digest, whoever wrote it.
@@ -112,10 +151,13 @@ impl Layout {
         name.starts_with(&format!("{number}-")) && name.ends_with(&format!(".{digest:016x}"))
     }
 
-    /// The report.
+    /// The report of this run.
     #[must_use]
     pub fn report(&self) -> String {
-        format!("{}/report.jsonl", self.root)
+        match self.run {
+            ..2 => format!("{}/report.jsonl", self.root),
+            run => format!("{}/run-{run}/report.jsonl", self.root),
+        }
     }
 
     /// Folder of all workers' records.
@@ -147,6 +189,18 @@ mod tests {
             Layout::segment(epoch(1), &worker(2)),
         ];
         assert!(names[0] != names[1] && names[0] != names[2] && names[1] != names[2]);
+    }
+
+    #[test]
+    fn runs_share_a_commit_where_their_results_share_a_name_and_nothing_else() {
+        let layout = |run, named| Layout::new(&JobUid("u".into())).in_run(run, named);
+        assert_eq!((layout(1, true).commit(17), layout(2, false).commit(17)), ("u/pub/17".into(), "u/pub/17".into()));
+        assert_eq!(layout(2, true).commit(17), "u/pub/17.run2");
+        assert_eq!(layout(1, true).report(), "u/report.jsonl");
+        assert_eq!(layout(2, false).report(), "u/run-2/report.jsonl");
+        assert_eq!(layout(1, true).stage_folder(3), "u/stage/3");
+        assert_eq!(layout(2, false).stage_folder(3), "u/stage.run2/3");
+        assert_eq!(layout(3, true).temporary(), ["stage.run3", "ckpt.run3"]);
     }
 
     #[test]

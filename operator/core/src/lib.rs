@@ -17,6 +17,7 @@
 //! | why did a pod end, and who pays | [`causes`], [`coordinator`], `losses.rs` |
 //! | what does a failure do, by which rule | [`policy`] |
 //! | when is there another attempt | [`retry`] |
+//! | what does another run leave as it is | [`rerun`], [`coordinator`], `runs.rs` |
 //! | how many shards may fail | [`tolerance`] |
 //! | how long may an attempt take | [`limits`] |
 //! | when does progress count, where does recovery start | [`checkpoint`] |
@@ -59,6 +60,7 @@ pub mod publish;
 pub mod ranges;
 pub mod reasons;
 pub mod recovery;
+pub mod rerun;
 pub mod retry;
 pub mod selection;
 pub mod shards;

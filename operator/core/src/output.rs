@@ -64,6 +64,8 @@ pub struct Named<'a> {
     pub file: &'a str,
     /// Which copy, from 1.
     pub copy: u32,
+    /// Which run, from 1.
+    pub run: u32,
 }
 
 impl Output {
@@ -124,6 +126,12 @@ impl Output {
         self.has(Placeholder::Copy)
     }
 
+    /// Whether each run has a name of its own.
+    #[must_use]
+    pub fn names_runs(&self) -> bool {
+        self.has(Placeholder::Run)
+    }
+
     /// Whether no two shards can have one name: there is a number, or an identity, in it.
     #[must_use]
     pub fn tells_shards_apart(&self) -> bool {
@@ -145,8 +153,7 @@ impl Output {
                 Part::Text(part) => text.push_str(part),
                 Part::Is(Placeholder::Index) => text.push_str(&format!("{:06}", named.index)),
                 Part::Is(Placeholder::Id) => text.push_str(named.id),
-                // There is one run; a rerun will count it.
-                Part::Is(Placeholder::Run) => text.push('1'),
+                Part::Is(Placeholder::Run) => text.push_str(&named.run.to_string()),
                 Part::Is(Placeholder::Copy) => text.push_str(&named.copy.to_string()),
                 Part::Is(Placeholder::Dir) if dir.is_empty() => {}
                 Part::Is(Placeholder::Dir) => {
@@ -203,10 +210,10 @@ mod tests {
 
     #[test]
     fn a_name_is_made_of_what_the_template_says() {
-        let named = |file| Named { index: 17, id: "0a1b", file, copy: 2 };
+        let named = |file| Named { index: 17, id: "0a1b", file, copy: 2, run: 3 };
         for (path, file, name) in [
             ("part-{index}", "", "part-000017"),
-            ("{id}-{run}", "", "0a1b-1"),
+            ("{id}-{run}", "", "0a1b-3"),
             ("copy-{copy}/part-{index}", "", "copy-2/part-000017"),
             ("{dir}{name}", "a/b/c.tar.gz", "a/b/c.tar.gz"),
             ("{dir}{stem}.json", "a/b/c.tar.gz", "a/b/c.tar.json"),

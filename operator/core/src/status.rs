@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hyperflow_api::{
-    JOB_UID_LABEL, ShardJobStatus,
+    JOB_UID_LABEL, ShardJobSpec, ShardJobStatus,
     ids::{MAX_SHARDS, ShardIndex},
     message::{Planned, StoredReport},
     status::{Display, FailureSample, PlanStatus, Recovery, ReportStatus, ShardCounts, WorkerCounts},
@@ -19,6 +19,7 @@ use crate::{
     job::Refusal,
     ranges::{RangeError, RangeSet},
     recovery::{self, Attempt, RecoveryError},
+    rerun,
     shards::{Seat, Shards, Waiting},
 };
 
@@ -26,6 +27,10 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Left {
     pub(crate) term: u64,
+    /// Which run it speaks of, from 1.
+    pub(crate) run: u32,
+    /// The nonce of the run that was asked for last.
+    pub(crate) nonce: Option<String>,
     pub(crate) frozen: String,
     pub(crate) plan: Option<(Planned, i64)>,
     pub(crate) shards: Shards,
@@ -62,13 +67,14 @@ impl Left {
         lease_millis: u64,
         longest_wait: u64,
     ) -> Result<Self, LeftError> {
-        let Some(notes) = &status.recovery else { return Ok(Self::default()) };
+        let Some(notes) = &status.recovery else { return Ok(Self { run: 1, ..Self::default() }) };
         if notes.format_version != recovery::FORMAT_VERSION {
             return Err(LeftError::Version(notes.format_version));
         }
         let term = u64::try_from(notes.term).unwrap_or(0);
+        let (run, nonce) = (run_of(status), status.observed_rerun_nonce.clone());
         let (failures, clock) = (status.failures.clone(), Clock::read(now, &notes.clock)?);
-        let Some(plan) = &status.plan else { return Ok(Self { term, failures, clock, ..Self::default() }) };
+        let Some(plan) = &status.plan else { return Ok(Self { term, run, nonce, failures, clock, ..Self::default() }) };
         let claimed_by = now.millis + lease_millis;
         let mut waiting: BTreeMap<ShardIndex, Waiting> = recovery::decode_attempts(&notes.attempts)?
             .into_iter()
@@ -90,6 +96,8 @@ impl Left {
         waiting.retain(|index, _| *index < total && !done.contains(*index) && !failed.contains(*index));
         Ok(Self {
             term,
+            run,
+            nonce,
             frozen: notes.frozen.clone(),
             plan: Some((planned(plan), plan.time.as_ref().map_or(now.unix, |time| time.0.as_second()))),
             shards: Shards::resume(total, reserved_through, done, failed, waiting),
@@ -127,6 +135,11 @@ pub(crate) fn time(unix: i64) -> Option<Time> {
     Timestamp::from_second(unix).ok().map(Time)
 }
 
+/// The run that a status speaks of.
+pub(crate) fn run_of(status: &ShardJobStatus) -> u32 {
+    status.run.map_or(1, count).max(1)
+}
+
 /// Counts that add up to `total`.
 pub(crate) fn counts(shards: &Shards) -> ShardCounts {
     ShardCounts {
@@ -156,8 +169,8 @@ pub(crate) fn snapshot(known: &Coordinator, now: Now, reserved: ShardIndex) -> S
         start_time: old.start_time.clone().or_else(|| time(now.unix).filter(|_| !known.is_suspended())),
         completion_time: ended.and_then(time),
         estimated_completion_time: old.estimated_completion_time.clone(),
-        run: Some(1),
-        observed_rerun_nonce: old.observed_rerun_nonce.clone(),
+        run: Some(number(known.run)),
+        observed_rerun_nonce: known.nonce.clone(),
         plan: known.plan.as_ref().map(|(plan, unix)| PlanStatus {
             shards: number(plan.shards),
             files: i64::try_from(plan.files).unwrap_or(i64::MAX),
@@ -175,7 +188,7 @@ pub(crate) fn snapshot(known: &Coordinator, now: Now, reserved: ShardIndex) -> S
             selector: format!("{JOB_UID_LABEL}={}", known.seen.uid),
         }),
         failures: known.failures.clone(),
-        report: known.report.as_ref().map(report).or_else(|| old.report.clone()),
+        report: known.report.as_ref().map(report).or_else(|| old.report.clone().filter(|_| run_of(old) == known.run)),
         recovery: Some(notes(known, now, reserved)),
     };
     // An estimate is no reason to write.
@@ -271,6 +284,12 @@ pub fn is_terminal(status: &ShardJobStatus, generation: i64) -> bool {
     let is =
         |kind: &str| status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True");
     is("Complete") || (is("Failed") && (status.plan.is_some() || status.observed_generation == Some(generation)))
+}
+
+/// Whether nothing is left to do for a job: it has ended, and no other run is asked for.
+#[must_use]
+pub fn has_ended(spec: &ShardJobSpec, status: &ShardJobStatus, generation: i64) -> bool {
+    is_terminal(status, generation) && !rerun::is_asked(spec, status)
 }
 
 /// The end that a status speaks of, and when it was: an operator that finds it has nothing to do but to clear the pool.

@@ -43,7 +43,7 @@ pub fn check(spec: &ShardJobSpec) {
     assert!(job.publishes() && output.url.ends_with('/'));
     let name = |index: u32| {
         let (id, file) = (format!("{index:016x}"), format!("a/b/{index}.x"));
-        output.name(Named { index, id: &id, file: &file, copy: 1 })
+        output.name(Named { index, id: &id, file: &file, copy: 1, run: 1 })
     };
     let names: BTreeSet<String> = [0, 1, 17, MAX_SHARDS - 1].map(name).into();
     assert_eq!(names.len(), 4, "two shards have one name: {names:?}");

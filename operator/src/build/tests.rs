@@ -23,7 +23,7 @@ fn built(workers: Value) -> Value {
 fn built_of(spec: &ShardJobSpec) -> Value {
     let uid = JobUid("job-1".into());
     let owner = Owner { name: "copy", namespace: "team-a", uid: &uid, spec };
-    serde_json::to_value(pod(&owner, "copy-w0", &settings())).unwrap()
+    serde_json::to_value(pod(&owner, "copy-w0", 1, &settings())).unwrap()
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn a_job_with_the_longest_name_has_objects_that_the_api_server_takes() {
     let name = "x".repeat(52);
     let owner = Owner { name: &name, namespace: "team-a", uid: &uid, spec: &spec };
     // A pod's name is the job's, a hyphen and eight letters; it is its host name too, which has 63 at most.
-    let pod = serde_json::to_value(pod(&owner, &format!("{name}-abcdefgh"), &settings())).unwrap();
+    let pod = serde_json::to_value(pod(&owner, &format!("{name}-abcdefgh"), 1, &settings())).unwrap();
     assert!(pod["metadata"]["name"].as_str().unwrap().len() <= 63);
     for (key, value) in pod["metadata"]["labels"].as_object().unwrap() {
         assert!(value.as_str().unwrap().len() <= 63, "label {key} is too long");
@@ -252,7 +252,7 @@ fn a_job_made_anew_under_the_same_name_has_objects_of_its_own() {
     let spec = spec(json!({}));
     let [old, new] = ["old", "new"].map(|uid| JobUid(uid.into()));
     let of = |uid| Owner { name: "copy", namespace: "team-a", uid, spec: &spec };
-    let [first, second] = [&old, &new].map(|uid| pod(&of(uid), "copy-abcdefgh", &settings()));
+    let [first, second] = [&old, &new].map(|uid| pod(&of(uid), "copy-abcdefgh", 1, &settings()));
     assert!(crate::observe::belongs(&first, &old) && !crate::observe::belongs(&first, &new));
     assert!(crate::observe::belongs(&second, &new) && !crate::observe::belongs(&second, &old));
     let token = |pod: &Pod| serde_json::to_value(pod).unwrap()["spec"]["volumes"][0]["projected"]["sources"][0].clone();

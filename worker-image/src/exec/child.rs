@@ -44,10 +44,32 @@ pub struct Start<'a> {
     pub environment: &'a [(OsString, OsString)],
     /// What marks its processes: the value of HYPERFLOW_EPOCH, if it has one.
     pub mark: Option<String>,
-    /// Its stdin is written to; otherwise it is /dev/null.
-    pub stdin: bool,
-    /// Its stdout is read; otherwise it goes where stderr goes.
-    pub stdout: bool,
+    /// What it reads.
+    pub stdin: Stdin<'a>,
+    /// Where its stdout goes.
+    pub stdout: Stdout<'a>,
+}
+
+/// What a program reads.
+#[derive(Clone, Copy, Debug)]
+pub enum Stdin<'a> {
+    /// /dev/null.
+    Nothing,
+    /// What is written to it.
+    Pipe,
+    /// A file.
+    File(&'a File),
+}
+
+/// Where what a program writes to stdout goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Stdout<'a> {
+    /// Where stderr goes.
+    Stderr,
+    /// It is read.
+    Pipe,
+    /// Into a file.
+    File(&'a File),
 }
 
 /// A running program.
@@ -78,31 +100,45 @@ impl Child {
             return Err(refused(program, &NotStarted::NoDirectory(missing.display().to_string())));
         }
         let path = find(name, environment, dir).map_err(|why| refused(program, &why))?;
+        if dir.is_some() && !is_program(&from(dir, &path)) {
+            return Err(refused(program, &NotStarted::Format(std::env::consts::ARCH)));
+        }
         // A path with a slash is not searched for: std then takes the fast way, without a copy of this process.
         let mut starting = Command::new(&path);
         starting.arg0(name).args(arguments).env_clear().process_group(0);
         starting.envs(environment.iter().map(|(name, value)| (name, value)));
-        starting.stdin(if *stdin { Stdio::piped() } else { Stdio::null() });
+        starting.stdin(match stdin {
+            Stdin::Nothing => Stdio::null(),
+            Stdin::Pipe => Stdio::piped(),
+            Stdin::File(file) => file.try_clone().map_err(|error| no_process(&error))?.into(),
+        });
         if let Some(dir) = dir {
             starting.current_dir(dir);
         }
-        let (stderr, to_stderr) = io::pipe().map_err(no_process)?;
-        let read = if *stdout {
-            let (read, to_stdout) = io::pipe().map_err(no_process)?;
-            starting.stdout(to_stdout);
-            Some(read)
-        } else {
-            starting.stdout(to_stderr.try_clone().map_err(no_process)?);
-            None
+        let (stderr, to_stderr) = io::pipe().map_err(|error| no_process(&error))?;
+        let read = match stdout {
+            Stdout::Pipe => {
+                let (read, to_stdout) = io::pipe().map_err(|error| no_process(&error))?;
+                starting.stdout(to_stdout);
+                Some(read)
+            }
+            Stdout::Stderr => {
+                starting.stdout(to_stderr.try_clone().map_err(|error| no_process(&error))?);
+                None
+            }
+            Stdout::File(file) => {
+                starting.stdout(file.try_clone().map_err(|error| no_process(&error))?);
+                None
+            }
         };
         starting.stderr(to_stderr);
         orphans::adopt_all();
         let mut owner = Owner::new(start.mark.clone());
-        let mut child = starting.spawn().map_err(|error| not_started(program, &path, dir, error))?;
+        let mut child = starting.spawn().map_err(|error| not_started(program, &path, dir, &error))?;
         // Our ends of what it writes to are closed with this.
         drop(starting);
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| {
-            no_process(io::Error::other(format!("the system gave the process the number {}", child.id())))
+            no_process(&io::Error::other(format!("the system gave the process the number {}", child.id())))
         })?;
         owner.leads(group);
         let pidfd = pidfd_open(group, PidfdFlags::empty()).ok();
@@ -166,13 +202,13 @@ fn refused(program: &Program, why: &NotStarted) -> Fault {
 }
 
 /// The system has no room for a process: nothing that the program or its shard could help.
-fn no_process(error: io::Error) -> Fault {
+fn no_process(error: &io::Error) -> Fault {
     let message = format!("cannot start a process: {error}");
     fault::try_again(FailureClass::WorkerLost, "NoProcess", message)
 }
 
-fn not_started(program: &Program, path: &Path, dir: Option<&Path>, error: io::Error) -> Fault {
-    let why = match Errno::from_io_error(&error) {
+fn not_started(program: &Program, path: &Path, dir: Option<&Path>, error: &io::Error) -> Fault {
+    let why = match Errno::from_io_error(error) {
         Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE) => return no_process(error),
         Some(Errno::NOENT | Errno::NOTDIR) => interpreter(&from(dir, path)),
         Some(Errno::ACCESS | Errno::PERM | Errno::ISDIR) => NotStarted::Denied,
@@ -181,6 +217,22 @@ fn not_started(program: &Program, path: &Path, dir: Option<&Path>, error: io::Er
         _ => NotStarted::Other(error.to_string()),
     };
     refused(program, &why)
+}
+
+/// Whether a file is a script, or of the format and for the machine of this very process. Where a working directory is
+/// set, std starts programs by a call that gives everything else to a shell.
+fn is_program(path: &Path) -> bool {
+    let first = |path: &Path| {
+        let mut first = Vec::new();
+        File::open(path).and_then(|file| file.take(20).read_to_end(&mut first)).ok().map(|_| first)
+    };
+    let (Some(its), Some(own)) = (first(path), first(Path::new("/proc/self/exe"))) else {
+        // What may be executed need not be readable.
+        return true;
+    };
+    // Magic number, class and order of bytes; then, after what may differ, the machine.
+    let same = |range: std::ops::Range<usize>| its.get(range.clone()) == own.get(range);
+    its.starts_with(b"#!") || (same(0..6) && same(18..20))
 }
 
 /// The file is there, and was not found: what should run it is not there.

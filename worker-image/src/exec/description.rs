@@ -1,20 +1,17 @@
 //! The file HYPERFLOW_SHARD: all that is known of a shard, as JSON. Its form is described in docs/programs.md.
 
-use std::fs;
-
 use hyperflow_core::plan::Piece;
 use serde_json::{Value, json};
 
 use super::environment::About;
-use crate::fault::{self, Fault};
+use crate::fault::Fault;
 
 /// Version of the form.
 const VERSION: u32 = 1;
 
 /// Writes the file. Its content is also the line that a process hears which lives for many shards.
 pub fn write(about: &About<'_>, outputs: &[String]) -> Result<(), Fault> {
-    let path = about.files.description();
-    fs::write(&path, of(about, outputs).to_string()).map_err(fault::output("write", &path))
+    about.files.describe(of(about, outputs).to_string().as_bytes())
 }
 
 /// What the file says.

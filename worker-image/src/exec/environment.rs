@@ -36,7 +36,7 @@ pub struct About<'a> {
     /// Where its input is.
     pub input: &'a Placed,
     /// The attempt's files.
-    pub files: &'a super::scratch::Scratch,
+    pub files: &'a super::scratch::Scratch<'a>,
     /// A copy of the checkpoint that it goes on from.
     pub resume: Option<&'a Path>,
 }
@@ -54,6 +54,25 @@ pub fn of(program: &Program, about: &About<'_>) -> Vec<(OsString, OsString)> {
     for name in program.names(about.cut) {
         all.insert(name.into(), value(name, about));
     }
+    all.into_iter().collect()
+}
+
+/// All of the environment of a program that lives for many shards, with `temporary` as its TMPDIR.
+pub fn of_slot(work: &Work, temporary: &Path) -> Vec<(OsString, OsString)> {
+    with(work, temporary, [])
+}
+
+/// An environment without a shard: the image's and the job's, who the job is, and `more`.
+pub fn with<'v>(
+    work: &Work,
+    temporary: &Path,
+    more: impl IntoIterator<Item = (&'v str, &'v Path)>,
+) -> Vec<(OsString, OsString)> {
+    let mut all = inherited();
+    all.insert("TMPDIR".into(), temporary.into());
+    all.insert("HYPERFLOW_JOB".into(), work.brief.name.clone().into());
+    all.insert("HYPERFLOW_RUN".into(), work.brief.run.to_string().into());
+    all.extend(more.into_iter().map(|(name, path)| (name.into(), path.into())));
     all.into_iter().collect()
 }
 

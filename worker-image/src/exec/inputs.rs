@@ -44,7 +44,7 @@ impl Placed {
         program: &Program,
         shard: &Shard,
         cut: &Cut,
-        scratch: &Scratch,
+        scratch: &Scratch<'_>,
     ) -> Result<Self, Fault> {
         let mut placing = Placing { work, attempt, scratch, placed: Self::default(), buffer: Vec::new() };
         match program.input {
@@ -80,7 +80,7 @@ impl Placed {
 struct Placing<'a> {
     work: &'a Work,
     attempt: &'a Attempt,
-    scratch: &'a Scratch,
+    scratch: &'a Scratch<'a>,
     placed: Placed,
     buffer: Vec<u8>,
 }

@@ -9,24 +9,28 @@
 //! | its input | [`inputs`], in an attempt's own [`scratch`] |
 //! | what it made | [`results`] |
 //! | whether the kernel killed it for its memory | [`memory`] |
+//! | one that lives for many shards | [`slot`] |
+//! | the last command of the job | [`last`] |
 
 mod child;
 mod description;
 mod environment;
 mod feed;
 mod inputs;
+pub mod last;
 mod memory;
 mod orphans;
 mod results;
 mod saved;
-mod scratch;
+pub mod scratch;
+pub mod slot;
 mod speech;
 mod watch;
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use hyperflow_api::{
-    exec::{InputMode, OutputMode},
+    exec::{InputMode, Lifetime, OutputMode},
     ids::ShardIndex,
     message::{FailureClass, Published},
 };
@@ -39,7 +43,7 @@ use hyperflow_core::{
 };
 
 use self::{
-    child::{Child, Start},
+    child::{Child, Start, Stdin, Stdout},
     environment::About,
     feed::Feed,
     inputs::Placed,
@@ -72,7 +76,7 @@ pub struct Made {
 
 #[derive(Debug)]
 enum MadeResult {
-    File(Writer),
+    File(Box<Writer>),
     Tree(Tree),
 }
 
@@ -80,7 +84,7 @@ impl Made {
     /// What is to be published.
     pub fn staged(&self) -> Staged<'_> {
         match &self.result {
-            MadeResult::File(writer) => Staged::Files(vec![writer]),
+            MadeResult::File(writer) => Staged::Files(vec![&**writer]),
             MadeResult::Tree(tree) => Staged::Tree(tree),
         }
     }
@@ -118,6 +122,8 @@ pub struct Task<'a> {
 struct Ran {
     said: Vec<u8>,
     read: u64,
+    /// What it says of the shard.
+    text: Option<String>,
 }
 
 /// Runs the program of a job that keeps nothing: its shards are known from the spec, and run at least once (P10).
@@ -128,19 +134,18 @@ pub fn run(work: &Work, attempt: &Attempt, program: &Program, index: ShardIndex)
         fault::try_again(FailureClass::WorkerLost, "PlanUnknown", message)
     })?;
     let task = Task { work, attempt, program, index, shard: &shard, cut: &source.cut };
-    let scratch = Scratch::new(index, attempt)?;
-    let ran = task.run(&scratch, &[], None, None, None)?;
-    results::text(program, &scratch, &ran.said)?;
+    let scratch = task.scratch()?;
+    task.run(&scratch, &[], None, None, None)?;
     Ok(Published { bytes: 0, crc32c: 0, found: false })
 }
 
 impl Task<'_> {
     /// Runs the program and stages what it made.
     pub fn produce(&self, to: &Publisher<'_>, origin: Origin<'_>) -> Result<Made, Fault> {
-        let scratch = Scratch::new(self.index, self.attempt)?;
+        let scratch = self.scratch()?;
         let resume = saved::find(to, origin, &scratch);
         let resumed_from = resume.as_ref().map_or(0, |(_, position)| *position);
-        let resume = resume.map(|(path, _)| path);
+        let resume = resume.as_ref().map(|(path, _)| path.as_path());
         let saver = Saver::new(to, origin, &scratch);
         let mut streamed = match self.program.output {
             OutputMode::Stdout | OutputMode::None => Some(results::begin(to, 0)?),
@@ -149,29 +154,38 @@ impl Task<'_> {
         let stdout = streamed.as_mut().filter(|_| self.program.output == OutputMode::Stdout);
         let ran = self.run(&scratch, to.names, resume, stdout, Some(saver))?;
         let results = Results { to, program: self.program, scratch: &scratch, said: &ran.said };
-        let text = results.text()?;
         let result = match streamed {
-            Some(writer) => MadeResult::File(writer),
+            Some(writer) => MadeResult::File(Box::new(writer)),
             None if self.program.output == OutputMode::Directory => MadeResult::Tree(results.tree()?),
-            None => MadeResult::File(results.file()?),
+            None => MadeResult::File(Box::new(results.file()?)),
         };
-        Ok(Made { result, text, read: ran.read, resumed_from })
+        Ok(Made { result, text: ran.text, read: ran.read, resumed_from })
+    }
+
+    /// A directory for the attempt. A program that lives on may still write to one when it is another's.
+    fn scratch(&self) -> Result<Scratch<'_>, Fault> {
+        match self.program.lifetime {
+            Lifetime::Slot => Scratch::alone(),
+            Lifetime::Shard | Lifetime::Unknown => Scratch::new(&self.work.scratch),
+        }
     }
 
     /// Runs the program to its end, and says why if that is not a success.
     fn run<'a>(
         &'a self,
-        scratch: &'a Scratch,
+        scratch: &'a Scratch<'a>,
         names: &[String],
-        resume: Option<PathBuf>,
+        resume: Option<&Path>,
         output: Option<&'a mut Writer>,
         saver: Option<Saver<'a>>,
     ) -> Result<Ran, Fault> {
         let Self { work, attempt, program, index, shard, cut } = *self;
         let input = Placed::place(work, attempt, program, shard, cut, scratch)?;
-        let about =
-            About { work, attempt, index, shard, cut, input: &input, files: scratch, resume: resume.as_deref() };
+        let about = About { work, attempt, index, shard, cut, input: &input, files: scratch, resume };
         description::write(&about, names)?;
+        if program.lifetime == Lifetime::Slot {
+            return slot::run(self, &about, saver);
+        }
         let environment = environment::of(program, &about);
         let feed = match program.input {
             InputMode::Stdin if cut.is_of_files() => Some(Feed::new(shard, Some(Stream::open(work, shard, cut)?))),
@@ -184,18 +198,18 @@ impl Task<'_> {
             command: environment::expanded(&program.command, &environment),
             environment: &environment,
             mark: Some(attempt.grant().epoch.to_string()),
-            stdin: feed.is_some(),
-            stdout: output.is_some(),
+            stdin: if feed.is_some() { Stdin::Pipe } else { Stdin::Nothing },
+            stdout: if output.is_some() { Stdout::Pipe } else { Stdout::Stderr },
         })?;
         let speech = Speech::new(io::stderr(), index, attempt.grant().attempt);
         let limits = limits(work);
         let mut watch = Watch { work, attempt, child, feed, output, speech, scratch, saver, limits, state };
         let end = watch.run()?;
-        let said = watch.speech.tail();
+        let said = watch.speech.tail().to_vec();
         let failure = match end {
             End::Stopped => return Err(Fault::Stopped),
-            End::Beyond(limit) => Some(program.beyond(limit, said)),
-            End::Ended { ended, out_of_memory } => program.ended(ended, out_of_memory, said),
+            End::Beyond(limit) => Some(program.beyond(limit, &said)),
+            End::Ended { ended, out_of_memory } => program.ended(ended, out_of_memory, &said),
         };
         if let Some(failure) = failure {
             // What was made of input that has changed is not the program's fault.
@@ -203,7 +217,8 @@ impl Task<'_> {
             return Err(Fault::Refused(Box::new(failure)));
         }
         input.unchanged(work)?;
-        Ok(Ran { said: said.to_vec(), read: watch.state.fed + input.copied() })
+        let text = results::text(program, scratch, &said)?;
+        Ok(Ran { said, read: watch.state.fed + input.copied(), text })
     }
 }
 

@@ -103,22 +103,22 @@ impl Owner {
     }
 
     fn whose(&self, pid: Pid) -> Of {
-        let by_group = getpgid(Some(pid)).ok();
-        let by_mark = mark(pid);
-        let is = |group: Option<Pid>, mark: &Option<String>| {
-            (group.is_some() && by_group == group) || (mark.is_some() && *mark == by_mark)
-        };
-        if is(self.group, &self.mark) {
-            return Of::Us;
-        }
+        let group = getpgid(Some(pid)).ok();
+        let mark = mark(pid);
         let live = locked(&LIVE);
-        let mut others = live.iter().filter(|live| live.key != self.key).peekable();
-        // Whose mark is of nobody that lives, or that has hidden its mark while nobody else lives, is nobody else's.
-        let alone = others.peek().is_none();
-        if others.any(|live| is(live.group, &live.mark)) {
-            return Of::Other;
+        let others = || live.iter().filter(|live| live.key != self.key);
+        if group.is_some() && group == self.group {
+            Of::Us
+        } else if group.is_some() && others().any(|live| live.group == group) {
+            Of::Other
+        } else if mark.is_some() {
+            // A mark of nobody that lives is nobody else's.
+            if mark == self.mark || others().all(|live| live.mark != mark) { Of::Us } else { Of::Other }
+        } else if others().next().is_none() {
+            Of::Us
+        } else {
+            Of::Unknown
         }
-        if by_mark.is_some() || alone { Of::Us } else { Of::Unknown }
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Results<'a> {
     /// Who made it.
     pub program: &'a Program,
     /// Where it is.
-    pub scratch: &'a Scratch,
+    pub scratch: &'a Scratch<'a>,
     /// The last that the program said.
     pub said: &'a [u8],
 }
@@ -170,15 +170,10 @@ impl Results<'_> {
             self.to.work.metrics.bytes_written.inc_by(length as u64);
         }
     }
-
-    /// What the program says of the shard, for the report.
-    pub fn text(&self) -> Result<Option<String>, Fault> {
-        text(self.program, self.scratch, self.said)
-    }
 }
 
 /// What a program says of its shard, for the report.
-pub fn text(program: &Program, scratch: &Scratch, said: &[u8]) -> Result<Option<String>, Fault> {
+pub fn text(program: &Program, scratch: &Scratch<'_>, said: &[u8]) -> Result<Option<String>, Fault> {
     let refuse = |left: &Left| Fault::Refused(Box::new(program.left(left, said)));
     let path = scratch.result();
     match fs::symlink_metadata(&path) {

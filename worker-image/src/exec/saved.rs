@@ -64,7 +64,7 @@ pub struct Saver<'a> {
 
 impl<'a> Saver<'a> {
     /// Goes on from `from`, the checkpoint that the attempt was given.
-    pub fn new(to: &'a Publisher<'a>, origin: Origin<'a>, scratch: &Scratch) -> Self {
+    pub fn new(to: &'a Publisher<'a>, origin: Origin<'a>, scratch: &Scratch<'_>) -> Self {
         let resume = to.attempt.grant().resume;
         let (number, position) = resume.map_or((0, 0), |checkpoint| (checkpoint.number, checkpoint.position));
         Self { to, origin, path: scratch.checkpoint(), number, position, known: None, since: Instant::now() }
@@ -144,7 +144,7 @@ fn stamp(found: &Metadata) -> (i64, i64, u64, u64) {
 }
 
 /// A private copy of the checkpoint that the attempt may go on from, and its position. One that cannot be used is none.
-pub fn find(to: &Publisher<'_>, origin: Origin<'_>, scratch: &Scratch) -> Option<(PathBuf, u64)> {
+pub fn find(to: &Publisher<'_>, origin: Origin<'_>, scratch: &Scratch<'_>) -> Option<(PathBuf, u64)> {
     let wanted = to.attempt.grant().resume?;
     let root = &to.places.commits;
     let unused = |why: &str| tracing::warn!(error = why, "the checkpoint is not used: the shard starts from zero");

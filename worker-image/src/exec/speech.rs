@@ -30,9 +30,20 @@ pub struct Speech<W = io::Stderr> {
 impl<W: Write> Speech<W> {
     /// Copies to `to`.
     pub fn new(to: W, index: u32, attempt: u32) -> Self {
-        let mark = format!("[{index:06} a{attempt}] ");
+        Self::marked(to, format!("[{index:06} a{attempt}] "))
+    }
+
+    /// Copies to `to`, with `mark` before each line.
+    pub fn marked(to: W, mark: String) -> Self {
         let (line, tail) = (Vec::new(), Vec::new());
         Self { to, mark, line, tail, left: A_SECOND, filled: Instant::now(), dropped: 0 }
+    }
+
+    /// What is said from now on is somebody else's.
+    pub fn mark(&mut self, mark: String) {
+        self.end();
+        self.mark = mark;
+        self.tail.clear();
     }
 
     /// The last of what was said.
@@ -130,6 +141,18 @@ mod tests {
         let lines = "[000042 a1] one\n[000042 a1] two\n[000042 a1] \n[000042 a1] three\n";
         assert_eq!(String::from_utf8(speech.to.clone()).unwrap(), lines);
         assert_eq!(speech.tail(), b"one\ntwo\n\nthree");
+    }
+
+    #[test]
+    fn a_line_has_the_mark_of_who_said_it() {
+        let mut speech = Speech::marked(Vec::new(), "[slot 0] ".into());
+        speech.hear(b"loads\nhalf a");
+        speech.mark("[000042 a1] ".into());
+        assert_eq!(speech.tail(), b"");
+        speech.hear(b" line\n");
+        speech.end();
+        let lines = "[slot 0] loads\n[slot 0] half a\n[000042 a1]  line\n";
+        assert_eq!(String::from_utf8(speech.to.clone()).unwrap(), lines);
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub struct Watch<'a> {
     /// Where its stderr goes.
     pub speech: Speech,
     /// Its files.
-    pub scratch: &'a Scratch,
+    pub scratch: &'a Scratch<'a>,
     /// Its checkpoints, if they are kept.
     pub saver: Option<Saver<'a>>,
     /// What it may not exceed.
@@ -105,7 +105,7 @@ pub struct State {
     moved: Instant,
     looked: Instant,
     look_after: Duration,
-    made: (u64, u64),
+    made: (u64, i64, i64),
     killed_before: u64,
 }
 
@@ -123,7 +123,7 @@ impl Default for State {
             moved: now,
             looked: now,
             look_after: TICK,
-            made: (0, 0),
+            made: (0, 0, 0),
             killed_before: memory::killed(),
         }
     }

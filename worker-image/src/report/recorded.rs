@@ -19,8 +19,9 @@ use crate::{
 const HELD: usize = 16 << 20;
 /// Most bytes of a line: a record has a few hundred, and a result and a message of a few KiB, however they are escaped.
 pub(super) const LONGEST: u64 = 64 << 10;
-/// Bytes before a record that it is sorted by: index, kind, three numbers of the epoch.
-const KEY: usize = 29;
+/// Bytes before a record that it is sorted by: index, whether it failed, run, whether it was found, three numbers of the
+/// epoch.
+const KEY: usize = 34;
 
 /// Kinds of lines, in the order in which they count for a shard.
 const PUBLISHED: u8 = 0;
@@ -40,7 +41,7 @@ impl Entry {
     fn read(sorted: &[u8]) -> serde_json::Result<Self> {
         let text = sorted.get(KEY..).unwrap_or_default();
         match sorted.get(4) {
-            Some(&FAILED) => serde_json::from_slice(text).map(Self::Failed),
+            Some(1) => serde_json::from_slice(text).map(Self::Failed),
             _ => serde_json::from_slice(text).map(Self::Published),
         }
     }
@@ -89,7 +90,7 @@ impl Recorded {
         Ok(recorded)
     }
 
-    /// What counts for a shard: of those who published it and did not find it published, the one of the first epoch; if
+    /// What counts for a shard: of its last run that published it, and of those who did and did not find it published, the one of the first epoch; if
     /// all have found it, because its publisher died before it could say so, the first of them. If nobody has published
     /// it, the last that failed.
     pub(super) fn of(&mut self, index: ShardIndex) -> Result<Option<Entry>, Fault> {
@@ -156,16 +157,19 @@ fn read_file(path: &Path, scratch: &Path, sorter: &mut Sorter, most: u8) -> Resu
 /// strength.
 fn sortable(line: &[u8]) -> Option<(u8, Vec<u8>)> {
     let text = line.strip_suffix(b"\n")?;
-    let (index, kind, epoch) = match serde_json::from_slice(text) {
-        Ok(Record { index, epoch, found, .. }) => (index, if found { FOUND } else { PUBLISHED }, epoch),
+    let (index, run, kind, epoch) = match serde_json::from_slice(text) {
+        Ok(Record { index, run, epoch, found, .. }) => (index, run, if found { FOUND } else { PUBLISHED }, epoch),
         Err(_) => {
             let Failed { index, epoch, .. } = serde_json::from_slice(text).ok()?;
-            (index, FAILED, epoch)
+            (index, 0, FAILED, epoch)
         }
     };
     let Epoch { takeover, sequence } = epoch.parse().ok()?;
     let mut sortable = Vec::with_capacity(KEY + text.len());
     sortable.extend(index.to_be_bytes());
+    sortable.push(u8::from(kind == FAILED));
+    // The last run comes first.
+    sortable.extend((u32::MAX - run).to_be_bytes());
     sortable.push(kind);
     for number in [takeover.term, takeover.random, sequence] {
         sortable.extend(number.to_be_bytes());

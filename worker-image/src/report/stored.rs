@@ -25,6 +25,8 @@ pub fn make(work: &Work, attempt: &Attempt, places: &Places) -> Result<Option<St
         return Ok(None);
     }
     let path = places.records.join(work.layout.report());
+    // A run after the first has a folder of its own.
+    store::make_folders(store::parent(&path))?;
     let written = match store::look(&path)? {
         None => write(work, attempt, places, &PlanFile::open(&plan, None)?, &path)?,
         Some(_) => None,
@@ -58,11 +60,12 @@ fn write(
     let files = Files { report: private("report"), failed: private("failed"), sums: private("sums") };
     // The first owner's commits are those of all who took the names over from it; each recorded what it did.
     let chain = claim::chain(work, &places.commits)?;
-    let commits = chain.first().map_or_else(|| work.layout.clone(), |first| Layout::new(&first.uid));
+    let commits = chain.first().map_or_else(|| work.layout.clone(), |first| work.layout_of(&first.uid));
     let others = chain.iter().filter(|owner| owner.uid != work.brief.uid).map(|owner| records_beside(&owner.plan));
     let own = places.records.join(work.layout.records_folder());
     let recorded = Recorded::read(&own, &others.collect::<Vec<_>>(), &std::env::temp_dir())?;
-    let committed = |index| places.commits.join(commits.commit(index));
+    let named = work.job.names_runs();
+    let committed = |index, run| places.commits.join(commits.clone().in_run(run, named).commit(index));
     let mut writer = ReportWriter::new(&work.job, recorded, files.clone(), &committed)?;
     plan.each(|index, shard| {
         attempt.go_on()?;

@@ -2,9 +2,11 @@
 
 mod calling;
 mod copying;
+mod finally;
 mod planning;
 mod programs;
 mod running;
+mod slots;
 mod speaking;
 mod tasks;
 

@@ -1,6 +1,7 @@
 //! Programs of users, good and bad, as real processes.
 
 use std::{
+    io::Write,
     os::unix::fs::PermissionsExt,
     time::{Duration, Instant},
 };
@@ -70,7 +71,9 @@ fn a_program_sees_its_shard_and_nothing_of_the_worker() {
     let mut volume = script("env; cat $HYPERFLOW_SHARD; ls $TMPDIR; echo \"$1\" \"$2\"", "Stdin", "Stdout");
     let command = volume.exec()["command"].as_array_mut().unwrap();
     command.extend([json!("$0"), json!("<$(HYPERFLOW_SHARD_INDEX)$$(HYPERFLOW_RUN)>"), json!("$(NOT_SET)")]);
-    run(&volume.planned(1), 0, 10, None).unwrap();
+    let work = volume.planned(1);
+    run(&work, 0, 10, None).unwrap();
+    drop(work);
     let text = volume.result();
     let value = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}=")));
@@ -83,7 +86,7 @@ fn a_program_sees_its_shard_and_nothing_of_the_worker() {
     assert!(text.contains("<0$(HYPERFLOW_RUN)> $(NOT_SET)"), "{text}");
     let ours = text.lines().filter(|line| line.starts_with("HYPERFLOW_")).count();
     assert_eq!(ours, 10, "exactly what is promised: {text}");
-    assert!(!Path::new(&value("TMPDIR")).exists(), "it is gone with the attempt");
+    assert!(!Path::new(&value("TMPDIR")).exists(), "it is gone with the worker");
     let shard = text.lines().find(|line| line.starts_with('{')).unwrap();
     let shard: Value = serde_json::from_str(&shard[..=shard.rfind('}').unwrap()]).unwrap();
     assert_eq!((&shard["version"], &shard["outputs"]), (&json!(1), &json!(["part-000000"])));
@@ -153,7 +156,7 @@ fn what_cannot_be_started_ends_the_job_and_says_what_to_correct() {
         path.display().to_string()
     };
     let mut other = fs::read("/bin/true").unwrap();
-    // The machine of an ELF file: not one that is made any more.
+    // The machine of an ELF file: MIPS, which this is not.
     other[18..20].copy_from_slice(&[0x08, 0x00]);
     for dir in [None, Some("/")] {
         for (command, reason, text) in [
@@ -189,8 +192,8 @@ fn how_a_program_ends_is_what_its_failure_says() {
     for (text, class, reason, message) in [
         ("echo first >&2; echo why >&2; exit 3", FailureClass::Application, "ExitCode", "exit code 3: first | why"),
         ("exit 65", FailureClass::BadInput, "BadInput", "exit code 65"),
-        ("kill -SEGV $$", FailureClass::Application, "Signal", "was ended by SIGSEGV"),
-        ("kill -KILL $$", FailureClass::Application, "Signal", "was ended by SIGKILL"),
+        ("kill -SEGV $$$$", FailureClass::Application, "Signal", "was ended by SIGSEGV"),
+        ("kill -KILL $$$$", FailureClass::Application, "Signal", "was ended by SIGKILL"),
         ("head -c 5000 /dev/zero > $HYPERFLOW_RESULT", FailureClass::Application, "ResultTooLarge", "5000 bytes"),
         ("printf '\\377' > $HYPERFLOW_RESULT", FailureClass::Application, "BadResult", "than UTF-8 text"),
     ] {
@@ -214,9 +217,10 @@ fn who_does_not_read_or_says_too_much_does_no_harm() {
     fs::write(never.path("in/data"), noise(5 * MIB)).unwrap();
     run(&never.planned(1), 0, 10, None).unwrap();
     assert_eq!(never.result(), "done\n");
-    let closes = script("exec >&-; cat > /dev/null; echo lost", "Stdin", "Stdout");
-    run(&closes.planned(1), 0, 10, None).unwrap_or_else(|_| Published { bytes: 0, crc32c: 0, found: false });
-    let loud = script("head -c 300000000 /dev/zero >&2; echo; echo why >&2; exit 9", "Stdin", "Stdout");
+    let closes = script("echo early; exec >&-; cat > /dev/null; sleep 0.1", "Stdin", "Stdout");
+    run(&closes.planned(1), 0, 10, None).unwrap();
+    assert_eq!(closes.result(), "early\n");
+    let loud = script("head -c 300000000 /dev/zero >&2; echo >&2; echo why >&2; exit 9", "Stdin", "Stdout");
     let failure = fails(&loud);
     assert!(failure.message.ends_with("why") && failure.message.len() < 1024, "{}", failure.message);
 }
@@ -475,5 +479,6 @@ fn how_fast_programs_that_do_nothing_are_run() {
             scope.spawn(move || (0..runs).for_each(|n| assert!(run(work, 0, slot * runs + n + 1, None).is_ok())));
         }
     });
-    eprintln!("{:.0} programs a second", (2 * runs) as f64 / began.elapsed().as_secs_f64());
+    let rate = (2 * runs) as f64 / began.elapsed().as_secs_f64();
+    let _ = writeln!(std::io::stderr(), "{rate:.0} programs a second");
 }

@@ -34,7 +34,7 @@ fn run_all(volume: &Volume, nonce: u64) -> Work {
 }
 
 /// Plans as an operator has it done that says who is gone.
-fn plan_as_heir(work: &Work, heir_of: Option<u64>) -> Result<Outcome, Fault> {
+pub fn plan_as_heir(work: &Work, heir_of: Option<u64>) -> Result<Outcome, Fault> {
     let Started { attempt, stop, .. } = start(Target::Plan, 1, None);
     let grant = Grant { heir_of, ..*attempt.grant() };
     planner::run(work, &Attempt::new(Assignment { run: RunId(1), grant }, stop, mpsc::channel(64).0))

@@ -3,7 +3,9 @@
 use hyperflow_api::message::{Revoked, Target};
 
 use super::{Coordinator, Effect, facts::shorten, leasing::FAILED_MOST};
-use crate::{Now, ranges::RangeSet, reasons::SUCCEEDED_WITH_FAILURES, shards::Shards, tolerance::all_fail_alike};
+use crate::{
+    Now, ranges::RangeSet, reasons::SUCCEEDED_WITH_FAILURES, shards::Shards, status, tolerance::all_fail_alike,
+};
 
 /// How long the end of a job waits for somebody to remove temporary files.
 pub(super) const SWEEP_MILLIS: u64 = 30_000;
@@ -61,7 +63,7 @@ impl Coordinator {
         }
     }
 
-    fn end_leases(&mut self, now: Now) {
+    pub(super) fn end_leases(&mut self, now: Now) {
         for (index, leased) in self.shards.end_all(now.millis) {
             for lease in leased.leases() {
                 self.revoke(lease.seat, Revoked { target: Target::Shard(index), epoch: lease.epoch });
@@ -72,6 +74,9 @@ impl Coordinator {
 
     /// Decides the end: all shards settled, then swept, then said.
     pub(super) fn conclude(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.gives_way {
+            return;
+        }
         self.stop_early(now);
         if self.plan.is_some() && self.verdict.is_none() && self.shards.are_settled() && !self.finally_is_due() {
             self.verdict = Some(self.settled_verdict());
@@ -111,7 +116,8 @@ impl Coordinator {
     /// What is swept cannot be gone on with: before that, another operator must be able to read that the job fails, or that
     /// its last command has succeeded.
     pub(super) fn verdict_must_be_stored(&self) -> bool {
-        let stored = self.last_status().recovery.as_ref().is_some_and(|notes| !notes.verdict.is_empty());
+        let last = Some(self.last_status()).filter(|last| status::run_of(last) == self.run);
+        let stored = last.and_then(|last| last.recovery.as_ref()).is_some_and(|notes| !notes.verdict.is_empty());
         let failed = matches!(self.verdict, Some(Verdict::Failed { .. })) && !stored;
         let finalized = self.verdict == Some(Verdict::Complete) && self.finalized_must_be_stored();
         (failed || finalized) && self.anything_to_sweep()

@@ -176,6 +176,8 @@ pub struct Announcement {
 /// What the pool should be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WantedPods {
+    /// The run that those to create are for: see [`super::made_of`].
+    pub run: u32,
     /// Names of pods to create; those that exist already are left alone.
     pub create: Vec<String>,
     /// Pods to delete: `(name, uid)`.

@@ -135,7 +135,7 @@ impl Coordinator {
         if !self.writer.term_is_stored() {
             return Err(NotNow::TermNotStored);
         }
-        if self.conclusion.is_some() {
+        if self.conclusion.is_some() || self.gives_way {
             return Err(NotNow::Finished);
         }
         let chore = self.next_chore(now)?;

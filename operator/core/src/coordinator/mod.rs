@@ -19,6 +19,7 @@
 //! | work for one worker before and after all shards | `chore.rs` |
 //! | names and results that belong to another job | `claims.rs` |
 //! | how and when the job ends | `end.rs`, its last command `finishing.rs`, its time `deadline.rs` |
+//! | which run this is, and how the next begins | `runs.rs` |
 //! | how many pods, and which must go | `pool.rs`, `outdated.rs` |
 //! | when the status is written, and what follows when it is stored | `writer.rs` |
 
@@ -36,6 +37,7 @@ mod outdated;
 mod pool;
 mod room;
 mod ruling;
+mod runs;
 mod sessions;
 mod spec;
 mod speed;
@@ -56,6 +58,7 @@ use hyperflow_api::{
 };
 pub use leasing::{STATUS_BYTES, WINDOW};
 pub use outdated::workers_digest;
+pub use runs::made_of;
 
 use crate::{
     Now,
@@ -113,6 +116,12 @@ pub struct Coordinator {
     /// The higher term that a worker was welcomed under.
     outranked: Option<u64>,
     sequence: u64,
+    /// Which run this is, from 1 (P25).
+    pub(crate) run: u32,
+    /// The `spec.rerun.nonce` that was seen last.
+    pub(crate) nonce: Option<String>,
+    /// Another run is asked for: this desk closes, and the next one begins it.
+    gives_way: bool,
     pub(crate) plan: Option<(Planned, i64)>,
     /// Digest of the frozen part of the spec that the plan is of (P4), which the spec may not be any more.
     pub(crate) frozen: String,
@@ -162,7 +171,10 @@ impl Coordinator {
         let resumed = left.plan.is_some();
         let mut coordinator = Self {
             limits,
-            brief: spec::brief(seen),
+            brief: spec::brief(seen, left.run),
+            run: left.run,
+            nonce: left.nonce,
+            gives_way: false,
             workers_digest: workers_digest(&seen.spec),
             outranked: None,
             takeover: Takeover { term: left.term.max(heard).saturating_add(1), random },
@@ -194,7 +206,8 @@ impl Coordinator {
             seen: seen.clone(),
             job,
         };
-        if let Some(end) = status::end_of(&seen.status, seen.generation) {
+        let begun = coordinator.begin_run(now);
+        if let Some(end) = status::end_of(&seen.status, seen.generation).filter(|_| !begun) {
             (coordinator.verdict, coordinator.conclusion) = (Some(end.0.clone()), Some(end));
             return Ok(coordinator);
         }
@@ -247,10 +260,11 @@ impl Coordinator {
         self.takeover
     }
 
-    /// The end is stored; when the pool is empty too, nothing is left to do.
+    /// The end is stored; when the pool is empty too, nothing is left to do. Or another run is asked for, which the next
+    /// coordinator begins from the status as it is then.
     #[must_use]
     pub fn is_over(&self) -> bool {
-        self.writer.end_is_stored() && self.pool.is_empty()
+        self.gives_way || self.writer.end_is_stored() && self.pool.is_empty()
     }
 
     /// A worker was welcomed under this higher term: nothing more is to be done under ours. Another coordinator begins,

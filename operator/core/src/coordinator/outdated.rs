@@ -17,7 +17,7 @@ impl Coordinator {
     /// A pod in trouble that would be another one if it was made now.
     pub(super) fn is_outdated(&self, pod: &Pod) -> bool {
         let works = || self.workers.values().any(|worker| worker.id.pod_uid == pod.uid && worker.session.is_some());
-        let other = pod.made_of.as_ref().is_some_and(|digest| *digest != self.workers_digest);
+        let other = pod.made_of.as_ref().is_some_and(|made| *made != super::made_of(&self.workers_digest, self.run));
         other && self.pool.is_in_trouble(pod) && !works()
     }
 }

@@ -40,10 +40,6 @@ impl Pool {
         Self { pods, expected, seed, drawn: 0, seen: false, stranded: 0, starting, stuck, refused: None }
     }
 
-    pub(super) fn knows(&self, uid: &str) -> bool {
-        self.pods.contains_key(uid)
-    }
-
     pub(super) fn is_leaving(&self, uid: &str) -> bool {
         self.pods.get(uid).is_some_and(|pod| pod.leaving)
     }
@@ -213,6 +209,7 @@ impl Coordinator {
             self.pool.expected.insert(name);
         }
         WantedPods {
+            run: self.run,
             create: self.pool.expected.iter().cloned().collect(),
             delete: self.surplus(staying.saturating_sub(desired)).chain(self.stranded()).map(identity).collect(),
         }
@@ -222,7 +219,7 @@ impl Coordinator {
     /// outdated comes to nothing, so another is made.
     fn is_to_stay(&self, pod: &Pod) -> bool {
         let fit = pod.node.as_deref().is_none_or(|node| self.nodes.unfit(node).is_none());
-        !pod.leaving && fit && !self.is_outdated(pod)
+        !pod.leaving && fit && !self.is_outdated(pod) && !self.is_of_earlier_run(pod)
     }
 
     /// Pods on nodes that live and take no more work, when they have nothing to do any more. Those on nodes that are lost

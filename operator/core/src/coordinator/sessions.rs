@@ -84,7 +84,11 @@ impl Coordinator {
         if !self.writer.term_is_stored() {
             return;
         }
-        let known = |worker: &Worker| !worker.welcomed && self.pool.knows(&worker.id.pod_uid);
+        self.turn_away(now, effects);
+        let known = |worker: &Worker| {
+            let pod = self.pool.pod(&worker.id.pod_uid);
+            !worker.welcomed && pod.is_some_and(|pod| !self.is_of_earlier_run(pod))
+        };
         let seats: Vec<Seat> = self.workers.iter().filter(|(_, worker)| known(worker)).map(|(&seat, _)| seat).collect();
         for seat in seats {
             self.welcome(now, seat, effects);
@@ -122,7 +126,7 @@ impl Coordinator {
     }
 
     /// Ends a session by our own word: it is over at once, whatever the stream does.
-    fn close(&mut self, now: Now, session: SessionId, reason: &'static str, effects: &mut Vec<Effect>) {
+    pub(super) fn close(&mut self, now: Now, session: SessionId, reason: &'static str, effects: &mut Vec<Effect>) {
         effects.push(Effect::Close { session, reason });
         self.session_closed(now, session);
     }

@@ -28,7 +28,10 @@ impl Coordinator {
             return self.remove_job(now);
         }
         self.mind_clock(now);
-        self.brief = brief(&self.seen);
+        if job.as_ref().is_ok_and(|job| self.gives_way(now, job)) {
+            return;
+        }
+        self.brief = brief(&self.seen, self.run);
         self.workers_digest = super::workers_digest(&self.seen.spec);
         match job {
             Ok(job) if job.frozen == self.frozen => self.job = job,
@@ -39,7 +42,8 @@ impl Coordinator {
                 self.plan_numbers(now);
             }
             Ok(_) => {
-                let message = "`source`, `task` or `output` were changed after planning: create another ShardJob";
+                let message = "`source`, `task` or `output` were changed after planning: create another ShardJob, or change `task` \
+                               together with `rerun.nonce`";
                 self.fail_job(now, "SpecChanged", message);
             }
             Err(refusal) => self.fail_job(now, "InvalidSpec", &refusal.to_string()),
@@ -86,9 +90,9 @@ impl Coordinator {
     }
 }
 
-pub(super) fn brief(seen: &Seen) -> String {
+pub(super) fn brief(seen: &Seen, run: u32) -> String {
     let Seen { uid, namespace, name, spec, .. } = seen;
     let (uid, namespace, name) = (uid.clone(), namespace.clone(), name.clone());
     // A spec came from JSON, so it can be written as JSON; an empty text is refused by the worker.
-    serde_json::to_string(&Brief { uid, namespace, name, run: 1, spec: spec.clone() }).unwrap_or_default()
+    serde_json::to_string(&Brief { uid, namespace, name, run, spec: spec.clone() }).unwrap_or_default()
 }

@@ -1,8 +1,8 @@
 use hyperflow_api::{
     ids::{Epoch, JobUid, WorkerId},
     message::{
-        Fact, Failure, FailureClass, FromOperator, Grant, Held, Hello, News, Orders, PROTOCOL, Published, Report,
-        Target,
+        Fact, Failure, FailureClass, FromOperator, Grant, Held, Hello, News, Orders, PROTOCOL, Planned, Published,
+        Report, Target,
     },
 };
 use serde_json::json;
@@ -14,6 +14,7 @@ mod faults;
 mod finishing;
 mod life;
 mod rules;
+mod runs;
 mod stragglers;
 
 /// A coordinator of ten no-op shards with one pod, and what it said.
@@ -268,7 +269,7 @@ fn a_job_that_takes_more_workers_gets_names_that_were_never_used() {
     assert_eq!((wanted.create.len(), wanted.delete.len()), (2, 0));
     assert_eq!(desk.coordinator.wanted_pods(now), wanted, "asked again, the answer is the same");
     desk.handle(Event::PodsSeen(wanted.create.iter().map(|name| pod(name)).collect()));
-    assert_eq!(desk.coordinator.wanted_pods(now), WantedPods::default());
+    assert_eq!(desk.coordinator.wanted_pods(now), WantedPods { run: 1, ..WantedPods::default() });
     desk.handle(Event::PodsSeen(vec![pod(&wanted.create[0])]));
     let again = desk.coordinator.wanted_pods(now);
     assert!(again.create.len() == 1 && !wanted.create.contains(&again.create[0]));

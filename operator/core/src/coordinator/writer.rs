@@ -109,7 +109,7 @@ impl Coordinator {
         let writer = &self.writer;
         let clean = writer.stored == Some(writer.knowledge);
         let patient = now.millis < writer.not_before;
-        if writer.in_flight.is_some() || clean || patient {
+        if writer.in_flight.is_some() || clean || patient || self.gives_way {
             return;
         }
         let reserved = self.reservation();

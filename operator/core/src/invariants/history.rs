@@ -4,10 +4,11 @@ use hyperflow_api::{
     ShardJobStatus,
     ids::{Epoch, ShardIndex, Takeover},
     message::Checkpoint,
+    status::Recovery,
 };
 
 use super::{Broken, hold};
-use crate::{ledger::takeover_of, ranges::RangeSet, shards::Shards};
+use crate::{ledger::takeover_of, ranges::RangeSet, shards::Shards, status::run_of};
 
 /// I5. What was done stays done, in the books of one coordinator (P25).
 ///
@@ -25,6 +26,11 @@ pub fn done_stays_done(before: &Shards, after: &Shards) -> Result<(), Broken> {
 /// When something went back.
 pub fn status_is_monotone(before: &ShardJobStatus, after: &ShardJobStatus) -> Result<(), Broken> {
     let promise = "I5 status is monotone";
+    let (run, next) = (run_of(before), run_of(after));
+    let planned = before.plan.is_some() && after.plan.is_some();
+    hold(promise, run <= next || !planned, || format!("run {run} was followed by run {next}"))?;
+    // What rises does so per run (P25).
+    let before = &if run < next { of_another_run(before) } else { before.clone() };
     let (done, failed) = (sets(before), sets(after));
     let lost = done.0.iter().find(|index| !failed.0.contains(*index));
     hold(promise, lost.is_none(), || format!("status forgot that shard {lost:?} is done"))?;
@@ -52,6 +58,12 @@ pub fn status_is_monotone(before: &ShardJobStatus, after: &ShardJobStatus) -> Re
     let deleting = after.display.as_ref().is_some_and(|display| display.status == "Deleting");
     let kept = before.is_empty() || before == decided || ended(after, "Failed") || deleting;
     hold(promise, kept, || format!("that the job fails was decided, and forgotten: {before}"))
+}
+
+/// What holds for the run after this one: who wrote, and the plan.
+fn of_another_run(status: &ShardJobStatus) -> ShardJobStatus {
+    let notes = status.recovery.clone().map(|notes| Recovery { verdict: String::new(), ..notes });
+    ShardJobStatus { shards: None, conditions: Vec::new(), recovery: notes, ..status.clone() }
 }
 
 fn sets(status: &ShardJobStatus) -> (RangeSet, RangeSet) {

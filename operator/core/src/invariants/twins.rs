@@ -41,13 +41,15 @@ pub fn who_lost_is_told(settled: Option<ShardIndex>) -> Result<(), Broken> {
     })
 }
 
-/// I31. The last command runs only when every shard is published, and not after a status said that it has run.
+/// I31. The last command runs only when every shard is published or given up, and not after a status said that it has run.
 ///
 /// # Errors
 /// When it does.
-pub fn finishes_last(unpublished: Option<ShardIndex>, stored: Option<&ShardJobStatus>) -> Result<(), Broken> {
+pub fn finishes_last(unsettled: Option<ShardIndex>, stored: Option<&ShardJobStatus>) -> Result<(), Broken> {
     let promise = "I31 the last command comes last";
-    hold(promise, unpublished.is_none(), || format!("it runs, and shard {unpublished:?} is not published"))?;
+    hold(promise, unsettled.is_none(), || {
+        format!("it runs, and shard {unsettled:?} is neither published nor given up")
+    })?;
     hold(promise, !says_finalized(stored), || "a stored status says that it has run, and it runs again".into())
 }
 

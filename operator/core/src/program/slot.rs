@@ -18,6 +18,10 @@ use hyperflow_api::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::{
+    Program,
+    ended::{Ended, readable},
+};
 use crate::plan::Numbers;
 
 /// Version of all that is said.
@@ -223,6 +227,45 @@ impl Offence {
 
 fn failure(class: FailureClass, reason: &str, message: String) -> Failure {
     Failure { class, reason: reason.into(), message, ends_job: false, checkpoint_unusable: false, exit_code: None }
+}
+
+impl Program {
+    fn of_slot(&self, class: FailureClass, reason: &str, what: &str, said: &[u8]) -> Failure {
+        let name = self.command.first().map_or("", String::as_str);
+        let said = readable(said);
+        let said = if said.is_empty() { said } else { format!(": {said}") };
+        failure(class, reason, format!("'{name}' {what}{said}"))
+    }
+
+    /// What it means that it was not ready after so many seconds. `said` is the end of what it wrote to stderr.
+    #[must_use]
+    pub fn not_ready(&self, seconds: u64, said: &[u8]) -> Failure {
+        let what = format!(
+            "was not ready after {seconds} s: it must write {{\"type\":\"ready\"}} to stdout, and flush it. \
+             `spec.failurePolicy.progressTimeoutSeconds` is how long it may take, or {START_SECONDS} s"
+        );
+        self.of_slot(FailureClass::Timeout, "NotReady", &what, said)
+    }
+
+    /// What it means that it ended and had not said what it must: a success is none then.
+    #[must_use]
+    pub fn unanswered(&self, ended: Ended, out_of_memory: bool, said: &[u8]) -> Failure {
+        self.ended(ended, out_of_memory, said).unwrap_or_else(|| {
+            let (code, how) = match ended {
+                Ended::Exited(code) => (Some(code), format!("exit code {code}")),
+                Ended::Killed(signal) => (None, format!("signal {signal}")),
+            };
+            let what = format!("ended with {how} and without an answer: it lives until its stdin is closed");
+            Failure { exit_code: code, ..self.of_slot(FailureClass::Application, "ExitCode", &what, said) }
+        })
+    }
+
+    /// What it means that it runs and cannot be talked to.
+    #[must_use]
+    pub fn mute(&self, said: &[u8]) -> Failure {
+        let what = "has closed its stdin or its stdout, and had not said all: it lives until its stdin is closed";
+        self.of_slot(FailureClass::Application, SLOT_PROTOCOL, what, said)
+    }
 }
 
 /// How far a process and its worker are with each other.

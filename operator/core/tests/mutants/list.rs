@@ -337,8 +337,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "a job that has ended is begun again",
         rule: "a bug of ours",
         file: "coordinator/mod.rs",
-        find: "if let Some(end) = status::end_of(&seen.status, seen.generation) {",
-        broken: "if let Some(end) = status::end_of(&seen.status, seen.generation).filter(|_| !MUTANT) {",
+        find: "if let Some(end) = status::end_of(&seen.status, seen.generation).filter(|_| !begun) {",
+        broken: "if let Some(end) = status::end_of(&seen.status, seen.generation).filter(|_| !begun && !MUTANT) {",
     },
     Mutant {
         name: "a date is believed, whatever clock it is of",

@@ -54,7 +54,7 @@ impl World {
     pub fn note_granted(&mut self, place: usize, session: SessionId, orders: &Orders) {
         let Some(desk) = &self.operators[place].desk else { return };
         let (number, stored, deleting) = (desk.number, desk.stored_status().cloned(), desk.deleting.is_some());
-        let left = desk.core.shards().pending();
+        let (left, given_up) = (desk.core.shards().pending(), desk.core.shards().failed().clone());
         for grant in &orders.grants {
             match grant.target {
                 Target::Shard(index) => {
@@ -73,8 +73,9 @@ impl World {
                     }
                 }
                 Target::Finally => {
-                    let unpublished = (0..self.scenario.shards).find(|index| !self.store.is_published_for_good(*index));
-                    demand(invariants::finishes_last(unpublished, stored.as_ref()));
+                    let settled = |index| self.store.is_published_for_good(index) || given_up.contains(index);
+                    let unsettled = (0..self.scenario.shards).find(|index| !settled(*index));
+                    demand(invariants::finishes_last(unsettled, stored.as_ref()));
                 }
                 Target::Sweep if self.scenario.finally && !deleting => {
                     demand(invariants::swept_after_it_finished(stored.as_ref()));

@@ -247,7 +247,10 @@ fn a_deleted_job_is_swept_by_a_worker_and_then_let_go() {
     let revoked: Vec<&Revoked> = orders.iter().flat_map(|orders| &orders.revoked).collect();
     let sweep: Vec<Grant> = orders.iter().flat_map(|orders| orders.grants.clone()).collect();
     assert_eq!((revoked.len(), &shards(&sweep)[..], desk.released), (1, &[Target::Sweep][..], false));
-    assert_eq!(desk.coordinator.wanted_pods(Now { millis: desk.millis, unix: 1000 }), WantedPods::default());
+    assert_eq!(
+        desk.coordinator.wanted_pods(Now { millis: desk.millis, unix: 1000 }),
+        WantedPods { run: 1, ..WantedPods::default() }
+    );
     desk.report(1, facts(1, vec![fact(sweep[0], News::Swept(None))]));
     assert!(desk.released);
 }

@@ -333,7 +333,11 @@ fn a_pod_that_cannot_run_makes_way_for_one_of_the_corrected_spec() {
     desk.handle(Event::PodsSeen(vec![of("pending", Some("Unschedulable")), of("works", None)]));
     desk.hello(1, "works", 1, vec![]);
     desk.pass(30);
-    assert_eq!(desk.coordinator.wanted_pods(desk.now()), WantedPods::default(), "nothing was changed");
+    assert_eq!(
+        desk.coordinator.wanted_pods(desk.now()),
+        WantedPods { run: 1, ..WantedPods::default() },
+        "nothing was changed"
+    );
     desk.edit(&mut seen, |spec| spec.workers.node_selector = [("disk".into(), "fast".into())].into());
     let wanted = desk.coordinator.wanted_pods(desk.now());
     assert_eq!((wanted.create.len(), &wanted.delete[..]), (1, &[("pending".to_owned(), "pending".to_owned())][..]));
@@ -353,7 +357,7 @@ fn a_job_without_parallelism_says_so() {
     desk.pass(3);
     assert_eq!(desk.says("Reconciling").reason, "NoParallelism");
     assert_eq!(desk.says("WorkersAvailable").reason, "AsNeeded");
-    assert_eq!(desk.coordinator.wanted_pods(desk.now()), WantedPods::default());
+    assert_eq!(desk.coordinator.wanted_pods(desk.now()), WantedPods { run: 1, ..WantedPods::default() });
     desk.edit(&mut seen, |spec| spec.parallelism = 2);
     assert_eq!(desk.coordinator.wanted_pods(desk.now()).create.len(), 2);
 }
