@@ -145,7 +145,8 @@ impl Run<'_> {
         if let Task::Exec(program) = &work.job.task {
             let task = exec::Task { work, attempt, program, index, shard: self.shard, cut: self.cut };
             let made = self.theirs.insert(task.produce(&self.publisher, self.origin)?);
-            (self.figures.resumed_from, self.figures.read) = (made.resumed_from, made.read);
+            // All of its input is read again, wherever it goes on from.
+            self.figures.read = made.read;
             return Ok(made.content());
         }
         let mut input = Stream::open(self.publisher.work, self.shard, self.cut)?;

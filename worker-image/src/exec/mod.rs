@@ -70,8 +70,6 @@ pub struct Made {
     pub text: Option<String>,
     /// Bytes of input that the worker read for it.
     pub read: u64,
-    /// Position of the checkpoint that it went on from.
-    pub resumed_from: u64,
 }
 
 #[derive(Debug)]
@@ -144,22 +142,20 @@ impl Task<'_> {
     pub fn produce(&self, to: &Publisher<'_>, origin: Origin<'_>) -> Result<Made, Fault> {
         let scratch = self.scratch()?;
         let resume = saved::find(to, origin, &scratch);
-        let resumed_from = resume.as_ref().map_or(0, |(_, position)| *position);
-        let resume = resume.as_ref().map(|(path, _)| path.as_path());
         let saver = Saver::new(to, origin, &scratch);
         let mut streamed = match self.program.output {
             OutputMode::Stdout | OutputMode::None => Some(results::begin(to, 0)?),
             OutputMode::File | OutputMode::Directory | OutputMode::Unknown => None,
         };
         let stdout = streamed.as_mut().filter(|_| self.program.output == OutputMode::Stdout);
-        let ran = self.run(&scratch, to.names, resume, stdout, Some(saver))?;
+        let ran = self.run(&scratch, to.names, resume.as_deref(), stdout, Some(saver))?;
         let results = Results { to, program: self.program, scratch: &scratch, said: &ran.said };
         let result = match streamed {
             Some(writer) => MadeResult::File(Box::new(writer)),
             None if self.program.output == OutputMode::Directory => MadeResult::Tree(results.tree()?),
             None => MadeResult::File(Box::new(results.file()?)),
         };
-        Ok(Made { result, text: ran.text, read: ran.read, resumed_from })
+        Ok(Made { result, text: ran.text, read: ran.read })
     }
 
     /// A directory for the attempt. A program that lives on may still write to one when it is another's.

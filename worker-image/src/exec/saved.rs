@@ -143,8 +143,8 @@ fn stamp(found: &Metadata) -> (i64, i64, u64, u64) {
     (found.mtime(), found.mtime_nsec(), found.ino(), found.len())
 }
 
-/// A private copy of the checkpoint that the attempt may go on from, and its position. One that cannot be used is none.
-pub fn find(to: &Publisher<'_>, origin: Origin<'_>, scratch: &Scratch<'_>) -> Option<(PathBuf, u64)> {
+/// A private copy of the checkpoint that the attempt may go on from. One that cannot be used is none.
+pub fn find(to: &Publisher<'_>, origin: Origin<'_>, scratch: &Scratch<'_>) -> Option<PathBuf> {
     let wanted = to.attempt.grant().resume?;
     let root = &to.places.commits;
     let unused = |why: &str| tracing::warn!(error = why, "the checkpoint is not used: the shard starts from zero");
@@ -160,7 +160,8 @@ pub fn find(to: &Publisher<'_>, origin: Origin<'_>, scratch: &Scratch<'_>) -> Op
         Ok(bytes) => {
             let path = scratch.resume();
             fs::write(&path, bytes).map_err(|error| unused(&error.to_string())).ok()?;
-            Some((path, manifest.position))
+            tracing::info!(number = manifest.number, "the program goes on from a checkpoint");
+            Some(path)
         }
         Err(why) => {
             unused(&why);

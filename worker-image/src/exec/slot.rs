@@ -2,6 +2,7 @@
 //! the next one, and replaced when it has ended or is not believed any more. What is said is decided in
 //! [`hyperflow_core::program::slot`].
 
+mod bounds;
 mod lines;
 mod process;
 
@@ -22,7 +23,10 @@ use hyperflow_core::{
     source::Cut,
 };
 
-use self::process::{Bounds, End, Process};
+use self::{
+    bounds::Bounds,
+    process::{End, Process},
+};
 use super::{Ran, Task, environment::About, limits, results, saved::Saver};
 use crate::{
     fault::{self, Fault},

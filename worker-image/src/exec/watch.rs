@@ -1,18 +1,13 @@
 //! While a program runs: its stdin is fed, what it writes is taken, its limits and the orders to stop are kept. One thread
 //! does it all and sleeps while there is nothing to do.
 
-use std::{
-    io::{ErrorKind, Read, Write},
-    os::fd::AsFd,
-    time::{Duration, Instant},
-};
+mod pipes;
 
+use std::time::{Duration, Instant};
+
+use hyperflow_api::message::FailureClass;
 use hyperflow_core::program::ended::{Ended, Limit};
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    io::{Errno, ioctl_fionbio},
-    process::Signal,
-};
+use rustix::process::Signal;
 
 use super::{
     child::Child,
@@ -25,22 +20,15 @@ use super::{
 use crate::{
     attempt::Attempt,
     fault::{self, Fault},
+    logs,
     segments::Writer,
     work::Work,
 };
 
-/// Longest sleep before an attempt looks whether it was told to stop.
-const NAP: i64 = 100_000_000;
-/// The same where the kernel does not tell that a process has ended.
-const SHORT_NAP: i64 = 2_000_000;
 /// How long output is waited for that somebody else may still write when the program has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often limits are looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// Bytes read from a pipe at a time: as many as it holds.
-const CHUNK: usize = 64 << 10;
-/// Chunks of one pipe before the others have their turn.
-const TURN: usize = 16;
 
 /// What an attempt may not exceed.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +104,7 @@ impl Default for State {
             fed: 0,
             pending: Vec::new(),
             given: 0,
-            buffer: vec![0; CHUNK],
+            buffer: vec![0; pipes::CHUNK],
             heard_all: false,
             ended: None,
             told: None,
@@ -134,7 +122,7 @@ impl Watch<'_> {
     pub fn run(&mut self) -> Result<End, Fault> {
         self.set_nonblocking().map_err(|error| {
             let message = format!("cannot talk to the program: {error}");
-            fault::try_again(hyperflow_api::message::FailureClass::WorkerLost, "NoProcess", message)
+            fault::try_again(FailureClass::WorkerLost, "NoProcess", message)
         })?;
         let end = loop {
             if self.must_stop() {
@@ -177,18 +165,11 @@ impl Watch<'_> {
                 Ok(Saved::TooLarge(bytes)) => tracing::warn!(bytes, "left without a last checkpoint: it is too large"),
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::warn!(error = crate::logs::causes(&error), "left without a last checkpoint");
+                    tracing::warn!(error = logs::causes(&error), "left without a last checkpoint");
                 }
             }
         }
         End::Stopped
-    }
-
-    fn set_nonblocking(&self) -> Result<(), Errno> {
-        let Child { stdin, stdout, stderr, .. } = &self.child;
-        ioctl_fionbio(stderr, true)?;
-        stdin.as_ref().map_or(Ok(()), |stdin| ioctl_fionbio(stdin, true))?;
-        stdout.as_ref().map_or(Ok(()), |stdout| ioctl_fionbio(stdout, true))
     }
 
     /// Keeps an order to stop. True when there is nothing more to wait for.
@@ -207,80 +188,6 @@ impl Watch<'_> {
             }
             Some(since) => since.elapsed() >= self.limits.grace,
         }
-    }
-
-    /// Feeds stdin as far as the program reads.
-    fn give(&mut self) -> Result<(), Fault> {
-        if self.state.told.is_some() || self.state.ended.is_some() {
-            return Ok(());
-        }
-        for _ in 0..TURN {
-            let (Some(stdin), Some(feed)) = (&mut self.child.stdin, &mut self.feed) else { return Ok(()) };
-            let State { pending, given, fed, moved, .. } = &mut self.state;
-            if *given == pending.len() {
-                feed.next(pending, self.work.chunk())?;
-                *given = 0;
-                match self.work.pace(pending.len() as u64, self.attempt) {
-                    // The loop sees to it.
-                    Err(Fault::Stopped) => return Ok(()),
-                    paced => paced?,
-                }
-                self.work.metrics.bytes_read.inc_by(pending.len() as u64);
-                if pending.is_empty() {
-                    self.child.stdin = None;
-                    return Ok(());
-                }
-            }
-            match stdin.write(&pending[*given..]) {
-                Ok(written) => {
-                    (*given, *fed, *moved) = (*given + written, *fed + written as u64, Instant::now());
-                    self.attempt.progressed(*fed);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // It does not read all of it, which is its own affair.
-                Err(_) => self.child.stdin = None,
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes what it has written to stdout; false when there is no more just now.
-    fn take(&mut self) -> Result<bool, Fault> {
-        for _ in 0..TURN {
-            let (Some(stdout), Some(output)) = (&mut self.child.stdout, &mut self.output) else { return Ok(false) };
-            match stdout.read(&mut self.state.buffer) {
-                Ok(0) => self.child.stdout = None,
-                Ok(length) => {
-                    output.append(&self.state.buffer[..length])?;
-                    self.state.moved = Instant::now();
-                    self.work.metrics.bytes_written.inc_by(length as u64);
-                    match self.work.pace(length as u64, self.attempt) {
-                        Err(Fault::Stopped) => return Ok(false),
-                        paced => paced?,
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return Ok(false),
-            }
-        }
-        Ok(true)
-    }
-
-    /// Takes what it has written to stderr; false when there is no more just now.
-    fn hear(&mut self) -> bool {
-        for _ in 0..TURN {
-            if self.state.heard_all {
-                return false;
-            }
-            match self.child.stderr.read(&mut self.state.buffer) {
-                Ok(0) => self.state.heard_all = true,
-                Ok(length) => self.speech.hear(&self.state.buffer[..length]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return false,
-            }
-        }
-        true
     }
 
     /// The program has ended, and what it wrote is taken, or was waited for long enough.
@@ -329,27 +236,5 @@ impl Watch<'_> {
         self.state.looked = Instant::now();
         let late = progress.filter(|progress| self.state.moved.elapsed() >= *progress && self.state.told.is_none());
         Ok(late.map(|late| Limit::NoProgress(late.as_secs())))
-    }
-
-    /// Sleeps until something can be done.
-    fn wait(&self) {
-        let State { ended, heard_all, told, .. } = &self.state;
-        let mut wanted = Vec::with_capacity(4);
-        if !heard_all {
-            wanted.push(PollFd::new(&self.child.stderr, PollFlags::IN));
-        }
-        if let Some(stdout) = &self.child.stdout {
-            wanted.push(PollFd::new(stdout, PollFlags::IN));
-        }
-        if let Some(stdin) = self.child.stdin.as_ref().filter(|_| told.is_none()) {
-            wanted.push(PollFd::new(stdin, PollFlags::OUT));
-        }
-        let ending = self.child.ending().filter(|_| ended.is_none());
-        if let Some(ending) = &ending {
-            wanted.push(PollFd::from_borrowed_fd(ending.as_fd(), PollFlags::IN));
-        }
-        let nap = if ending.is_none() { SHORT_NAP } else { NAP };
-        // An interrupted sleep is one that is over.
-        let _ = poll(&mut wanted, Some(&Timespec { tv_sec: 0, tv_nsec: nap }));
     }
 }

@@ -456,6 +456,50 @@ fn a_directory_is_published_as_one_and_found_by_the_next() {
 }
 
 #[test]
+fn of_two_that_make_a_directory_one_publishes_and_the_other_finds_it() {
+    let text =
+        "mkdir $HYPERFLOW_OUTPUT; echo $HYPERFLOW_EPOCH | tee $HYPERFLOW_OUTPUT/x > $HYPERFLOW_OUTPUT/y; sleep 0.2";
+    let volume = script(text, "File", "Directory");
+    let (one, other) = (volume.planned(1), volume.planned(2));
+    let (a, b) = std::thread::scope(|scope| {
+        let a = scope.spawn(|| run(&one, 0, 11, None).unwrap());
+        let b = scope.spawn(|| run(&other, 0, 12, None).unwrap());
+        (a.join().unwrap(), b.join().unwrap())
+    });
+    assert!(a.found != b.found && a.crc32c == b.crc32c, "{a:?} {b:?}");
+    let read = |name: &str| fs::read_to_string(volume.path("out/part-000000").join(name)).unwrap();
+    assert_eq!(read("x"), read("y"));
+    assert_eq!(names(&volume.own("pub")).len(), 2, "who came second has cleared away what it made");
+}
+
+#[test]
+fn files_of_one_name_cannot_be_in_one_directory() {
+    let mut volume = script("ls $HYPERFLOW_INPUT", "Directory", "Stdout");
+    for folder in ["m1", "m2"] {
+        fs::create_dir(volume.path(folder)).unwrap();
+        fs::write(volume.path(folder).join("same"), folder).unwrap();
+    }
+    let list = format!("{}\n{}\n", volume.path("m1/same").display(), volume.path("m2/same").display());
+    fs::write(volume.path("list"), list).unwrap();
+    let mounts = json!([
+        {"name": "data", "mountPath": volume.path("m1")},
+        {"name": "data", "mountPath": volume.path("m2")},
+        {"name": "data", "mountPath": volume.path("in").parent().unwrap()}
+    ]);
+    volume.spec["workers"]["volumeMounts"] = mounts;
+    let url = format!("file://{}", volume.path("list").display());
+    volume.spec["source"] = json!({"files": {"manifest": {"url": url}, "boundary": "File", "filesPerShard": 2}});
+    let work = volume.planned(1);
+    let failure = refused(run(&work, 0, 10, None));
+    assert_eq!((failure.reason.as_str(), failure.ends_job), ("InputNameCollision", true), "{}", failure.message);
+    assert!(
+        failure.message.contains("/m2/same' cannot be in the directory of its shard as 'same'"),
+        "{}",
+        failure.message
+    );
+}
+
+#[test]
 fn a_directory_is_not_mixed_with_what_is_there() {
     let volume = script("mkdir $HYPERFLOW_OUTPUT; echo x > $HYPERFLOW_OUTPUT/x", "File", "Directory");
     let work = volume.planned(1);

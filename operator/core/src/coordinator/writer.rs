@@ -106,10 +106,14 @@ impl Coordinator {
 
     /// Begins a write if one is due.
     pub(super) fn store_status(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.gives_way {
+            // This desk closes: the next one begins from the status as it is.
+            return;
+        }
         let writer = &self.writer;
         let clean = writer.stored == Some(writer.knowledge);
         let patient = now.millis < writer.not_before;
-        if writer.in_flight.is_some() || clean || patient || self.gives_way {
+        if writer.in_flight.is_some() || clean || patient {
             return;
         }
         let reserved = self.reservation();

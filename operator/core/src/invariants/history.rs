@@ -53,11 +53,15 @@ pub fn status_is_monotone(before: &ShardJobStatus, after: &ShardJobStatus) -> Re
     let final_before = ["Complete", "Failed"].into_iter().find(|kind| before.plan.is_some() && ended(before, kind));
     let stands = final_before.is_none_or(|kind| ended(after, kind));
     hold(promise, stands, || format!("the end {final_before:?} was not the end"))?;
+    let has_run = |status: &ShardJobStatus| status.recovery.as_ref().is_some_and(|notes| notes.finalized);
+    let finalized = (has_run(before), has_run(after));
     let decided = |status: &ShardJobStatus| status.recovery.as_ref().map(|notes| notes.verdict.clone());
     let (before, decided) = (decided(before).unwrap_or_default(), decided(after).unwrap_or_default());
     let deleting = after.display.as_ref().is_some_and(|display| display.status == "Deleting");
     let kept = before.is_empty() || before == decided || ended(after, "Failed") || deleting;
-    hold(promise, kept, || format!("that the job fails was decided, and forgotten: {before}"))
+    hold(promise, kept, || format!("that the job fails was decided, and forgotten: {before}"))?;
+    let forgotten = finalized.0 && !finalized.1 && !ended(after, "Complete") && !deleting;
+    hold(promise, !forgotten, || "that the last command has run was stored, and forgotten".into())
 }
 
 /// What holds for the run after this one: who wrote, and the plan.

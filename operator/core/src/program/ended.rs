@@ -322,6 +322,12 @@ mod tests {
     }
 
     #[test]
+    fn a_program_leaves_before_its_pod_must() {
+        assert_eq!([0, 1, 4, 30, 600].map(grace_millis), [0, 750, 3000, 25_000, 595_000]);
+        assert_eq!(grace_millis(-1), 0);
+    }
+
+    #[test]
     fn the_tail_is_one_safe_line_of_whole_lines() {
         assert_eq!(readable(b"\x1b[31mred\x07\r\n\n\xffend"), " [31mred | \u{fffd}end");
         assert_eq!(readable(&[&b"x".repeat(2000)[..], b"\nlast\n"].concat()), "last");

@@ -42,12 +42,16 @@ impl Api {
     }
 
     /// Stores a status on top of the version that it was made for. What is stored never goes back.
-    pub fn write(&mut self, based_on: u64, status: &ShardJobStatus, store: &Store) -> bool {
+    pub fn write(&mut self, based_on: u64, status: &ShardJobStatus, store: &mut Store) -> bool {
         if based_on != self.version || self.gone {
             return false;
         }
         demand(invariants::status_is_monotone(&self.seen.status, status));
         let done = done_in(status);
+        if status.run > self.seen.status.run && self.seen.status.run.is_some() {
+            self.another_run(status, &done);
+            store.begin_run(u32::try_from(status.run.unwrap()).unwrap());
+        }
         demand(invariants::status_never_leads(&done, |index| store.is_published_for_good(index)));
         done.iter().for_each(|index| {
             self.committed.insert(index);
@@ -59,6 +63,19 @@ impl Api {
             self.snapshots.remove(0);
         }
         true
+    }
+
+    /// A run of what is not published begins (P25): what is published stays, and it has the nonce that it was asked for by.
+    fn another_run(&mut self, status: &ShardJobStatus, done: &RangeSet) {
+        let before = &self.seen.status;
+        let forgotten = done_in(before).iter().find(|index| !done.contains(*index));
+        assert!(forgotten.is_none(), "P25 what is published stays: run {:?} forgot shard {forgotten:?}", status.run);
+        assert_eq!(status.run, before.run.map(|run| run + 1), "P25 one run after the other");
+        assert_ne!(status.observed_rerun_nonce, before.observed_rerun_nonce, "P25 a nonce asks once");
+        let ended = |kind: &str| status.conditions.iter().any(|it| it.type_ == kind && it.status == "True");
+        let nothing = status.shards.as_ref().is_some_and(|shards| shards.succeeded == shards.total);
+        assert!(nothing || !ended("Complete") && !ended("Failed"), "P25 a run begins unfinished");
+        self.acknowledged.clear();
     }
 
     /// The user changes the spec.

@@ -52,8 +52,10 @@ pub struct Attempt {
     pub stop: Option<Stop>,
     /// Milliseconds of a step.
     pub pace: u64,
-    /// The task fails half-way.
-    pub fails: bool,
+    /// The task fails half-way, with this exit code.
+    pub fails: Option<i32>,
+    /// The run that its worker is of.
+    pub of_run: u32,
     /// And no attempt of any shard can do better.
     pub fatal: bool,
     /// Half-way it ends its process.
@@ -76,7 +78,8 @@ impl Attempt {
             grant,
             stop: None,
             pace,
-            fails: false,
+            fails: None,
+            of_run: 1,
             fatal: false,
             kills: None,
             copies,
@@ -113,13 +116,13 @@ impl Attempt {
                 self.position += CHUNK;
                 Acted::GoesOn
             }
-            Target::Finally if self.fails => Acted::Ends(failed(FailureClass::Application, "Broken", false)),
+            Target::Finally if self.fails.is_some() => Acted::Ends(failed(FailureClass::Application, "Broken", false)),
             Target::Finally => {
                 store.finished += 1;
                 Acted::Ends(Outcome::Finalized)
             }
             Target::Sweep => {
-                store.sweep();
+                store.sweep(self.of_run);
                 Acted::Ends(Outcome::Swept(None))
             }
         }
@@ -144,9 +147,7 @@ impl Attempt {
         }
         let kills = self.kills.map(Acted::Kills);
         let fatal = || self.fatal.then(|| Acted::Ends(failed(FailureClass::BadInput, FATAL, true)));
-        kills
-            .or_else(fatal)
-            .or_else(|| self.fails.then(|| Acted::Ends(failed(FailureClass::Application, "Broken", false))))
+        kills.or_else(fatal).or_else(|| self.fails.map(|code| Acted::Ends(exited(code))))
     }
 
     fn copy(&mut self, index: ShardIndex, trouble: Option<Trouble>, store: &mut Store) -> Acted {
@@ -345,6 +346,13 @@ fn content(bytes: &[u8]) -> Content {
 
 fn full() -> Outcome {
     failed(FailureClass::Store, OUTPUT_FULL, false)
+}
+
+fn exited(code: i32) -> Outcome {
+    match failed(FailureClass::Application, &format!("ExitCode{code}"), false) {
+        Outcome::Failed(failure) => Outcome::Failed(Failure { exit_code: Some(code), ..failure }),
+        other => other,
+    }
 }
 
 pub fn failed(class: FailureClass, reason: &str, ends_job: bool) -> Outcome {

@@ -1,5 +1,6 @@
 //! How each fault comes to pass.
 
+use hyperflow_api::rerun::{Rerun, Scope};
 use hyperflow_core::coordinator::Event;
 
 use super::{
@@ -44,6 +45,7 @@ impl World {
             Fault::ApiServerAway { millis } => self.api_server_goes(millis),
             Fault::Restored { writes } if self.now >= self.api.away_until && self.api.restore(writes) => {
                 self.visit("restored");
+                self.store.back_in_run(self.api.seen.status.run.and_then(|run| u32::try_from(run).ok()).unwrap_or(1));
                 // There may be no plan any more, and the next one is of the changed spec.
                 self.spec_changed = None;
                 self.changed();
@@ -255,6 +257,19 @@ impl World {
     pub fn scaled_back(&mut self) {
         let parallelism = i32::try_from(self.scenario.parallelism).unwrap();
         self.user_edits(Turn::ScaledBack, |seen| seen.spec.parallelism = parallelism);
+    }
+
+    /// A user asks for another run of what is not published.
+    pub fn run_again(&mut self) {
+        if self.api.gone || self.api.seen.deleting {
+            return;
+        }
+        self.reruns += 1;
+        let nonce = self.reruns.to_string();
+        self.visit("run again");
+        self.user_edits(Turn::RunAgain, |seen| {
+            seen.spec.rerun = Some(Rerun { nonce, scope: Scope::Failed, indexes: None });
+        });
     }
 
     fn user_edits(&mut self, turn: Turn, change: impl FnOnce(&mut hyperflow_core::coordinator::Seen)) {

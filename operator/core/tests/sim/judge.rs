@@ -6,7 +6,14 @@ use hyperflow_core::{
     reasons::NotNow,
 };
 
-use super::{api::done_in, attempt::FATAL, operators::Desk, scenario::LEASE_MILLIS, store::reference, world::World};
+use super::{
+    api::done_in,
+    attempt::FATAL,
+    operators::Desk,
+    scenario::{LEASE_MILLIS, Rule},
+    store::reference,
+    world::World,
+};
 
 /// Two heartbeats, what clocks differ, and the grid of the watch.
 const BEATS: u64 = 1700;
@@ -64,6 +71,7 @@ impl World {
                 | NotNow::Planning
                 | NotNow::PlanBackingOff
                 | NotNow::LeftToFaster
+                | NotNow::LeftToOthers
                 | NotNow::OutputFull
         );
         let (shards, now) = (desk.core.shards(), operator.clock.now(self.now).millis);
@@ -77,6 +85,9 @@ impl World {
         demand(invariants::the_end_is_explained(&status));
         demand(invariants::one_winner_each(self.store.records.iter().copied()));
         let done = done_in(&status);
+        let asked = self.api.seen.spec.rerun.as_ref().map(|rerun| &rerun.nonce);
+        let heard = status.plan.is_none() || asked == status.observed_rerun_nonce.as_ref();
+        assert!(heard, "P25 every nonce is heard: {asked:?} was not");
         let (store, copies) = (&self.store, self.scenario.copies);
         let result = |index| (index, store.committed_bytes(index).map(<[u8]>::to_vec), reference(index));
         demand(invariants::outputs_are_right(done.iter().filter(|_| copies).map(result)));
@@ -102,7 +113,39 @@ impl World {
             let failed: RangeSet = status.shards.as_ref().unwrap().failed_indexes.parse().unwrap();
             assert!(failed.contains(index), "L3 what cannot be done ends the job: shard {index} did not");
         }
-        self.judge_shards(&status, &done);
+        if self.judge_policy(&status, &done) {
+            self.judge_shards(&status, &done);
+        }
+    }
+
+    /// What rules, tolerance and the first shards that fail alike must have led to. Whether all shards are settled.
+    fn judge_policy(&mut self, status: &hyperflow_api::ShardJobStatus, done: &RangeSet) -> bool {
+        let shards = status.shards.clone().unwrap_or_default();
+        let end = |kind: &str| status.conditions.iter().find(|it| it.type_ == kind && it.status == "True");
+        let failed = end("Failed").map(|it| it.reason.clone()).unwrap_or_default();
+        // A shard that was given up for its worker's death failed otherwise.
+        let other = |it: &hyperflow_api::status::FailureSample| {
+            it.index.is_some() && ["Poison", "OOMKilled"].contains(&it.reason.as_str())
+        };
+        let alike = done.is_empty() && shards.total >= 20 && !status.failures.iter().any(other);
+        let stopped = failed == "AllShardsFailAlike";
+        assert!(stopped || !(self.scenario.hopeless && alike), "L8 what cannot succeed stops: {shards:?}");
+        if stopped {
+            assert!(done.is_empty() && shards.failed >= 20, "L8 what may succeed goes on: {shards:?}");
+            self.visit("all shards failed alike");
+            return false;
+        }
+        if failed == "FailurePolicy" {
+            assert_eq!(self.scenario.rule, Some(Rule::FailJob), "L7 rules are kept: none fails the job");
+            self.visit("a rule failed the job");
+            return false;
+        }
+        let Some((percent, stops)) = self.scenario.tolerates else { return true };
+        let allowed = u64::try_from(shards.total).unwrap() * u64::from(percent) / 100;
+        let within = u64::try_from(shards.failed).unwrap() <= allowed;
+        assert_eq!(within, end("Complete").is_some(), "L9 as many may fail as the spec says: {shards:?}, {percent} %");
+        self.visit(if within { "ended with what is tolerated" } else { "more failed than is tolerated" });
+        within || !stops
     }
 
     fn judge_shards(&mut self, status: &hyperflow_api::ShardJobStatus, done: &RangeSet) {
@@ -127,7 +170,14 @@ impl World {
         for index in failed.iter().filter(|index| !guilty.contains(index)) {
             let hardship = self.hardship.get(&index).copied().unwrap_or_default();
             let deaths = if self.scenario.gentle { 0 } else { hardship.deaths };
-            let hardship = Hardship { deaths, ..hardship };
+            // Whose want of memory a death was is the operator's best guess, and with few attempts one guess is enough.
+            let guessed = status.failures.iter().any(|it| it.reason == "OOMKilled") && self.scenario.max_attempts < 4;
+            let failures = hardship.failures + if guessed { hardship.deaths } else { 0 };
+            let hardship = Hardship { deaths, failures };
+            if self.given_up.contains(&index) {
+                self.visit("a rule gave a shard up");
+                continue;
+            }
             demand(invariants::nobody_is_given_up_for_nothing(index, hardship, self.scenario.max_attempts));
         }
     }

@@ -75,7 +75,7 @@ impl World {
         if self.now < self.api.away_until {
             return self.at(self.api.away_until, Turn::LateWrite(number));
         }
-        if self.api.write(based_on, &status, &self.store) {
+        if self.api.write(based_on, &status, &mut self.store) {
             self.visit("late write stored");
             self.changed();
         }
@@ -106,7 +106,7 @@ impl World {
         let Some(ledger) = self.operators[place].desk.as_mut().and_then(|desk| desk.ledger.as_mut()) else { return };
         let based_on = ledger.based_on;
         let arrives = matches!(fate, Fate::Answered | Fate::Unanswered);
-        let stored = arrives && self.api.write(based_on, &write.status, &self.store);
+        let stored = arrives && self.api.write(based_on, &write.status, &mut self.store);
         match fate {
             Fate::Answered if stored => return self.stored(place, write),
             Fate::Answered => {

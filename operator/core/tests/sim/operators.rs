@@ -1,23 +1,24 @@
 //! The operator's processes: who leads, their desks, and what a desk does with what the core says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hyperflow_api::{
     ShardJobStatus,
-    ids::ShardIndex,
+    ids::{Epoch, ShardIndex},
     message::{Checkpoint, FromOperator, News, Orders, Target},
 };
 use hyperflow_core::{
     coordinator::{Coordinator, Effect, Event, Node, Pod, Revision, Seen, SessionId},
     invariants::{self, demand},
     ledger::takeover_of,
-    status,
+    rerun, status,
 };
 
 use super::{
     api::done_in,
     clock::Clock,
     ledger::{Fate, Ledger},
+    scenario::{ODD, Rule},
     world::{Turn, World},
 };
 
@@ -74,6 +75,10 @@ pub struct Desk {
     stored: Option<(u64, Box<ShardJobStatus>)>,
     /// Its take-over was stored.
     pub leads: bool,
+    /// What a rule on [`ODD`] has ended: some shards, or all.
+    ended_by_rule: BTreeSet<ShardIndex>,
+    failed_by_rule: bool,
+    rule: Option<Rule>,
 }
 
 #[derive(Clone, Copy)]
@@ -139,7 +144,8 @@ impl World {
         if !idle || self.api_is_away(place) || self.api.gone {
             return;
         }
-        if status::is_terminal(&self.api.seen.status, 1) && self.pods.is_empty() {
+        let Seen { spec, status, .. } = &self.api.seen;
+        if status::has_ended(spec, status, 1) && self.pods.is_empty() {
             return;
         }
         let fresh = self.now >= operator.blind_until || self.chance.once_in(2);
@@ -166,6 +172,9 @@ impl World {
             facts: BTreeMap::new(),
             stored: None,
             leads: false,
+            ended_by_rule: BTreeSet::new(),
+            failed_by_rule: false,
+            rule: self.scenario.rule,
         });
         self.desk_hears(place, Vec::new());
         self.look_soon(place, 0);
@@ -256,7 +265,7 @@ impl World {
             self.delete_pod(&name, &uid);
         }
         for name in wanted.create {
-            self.create_pod(&name);
+            self.create_pod(&name, wanted.run);
         }
     }
 
@@ -280,10 +289,12 @@ impl World {
             log.tell(*now, || format!("operator {place} hears {event:?}"));
             desk.hears(&event);
             let of_two = desk.ends_one_of_two(&event);
+            let odd = desk.odd(&event);
             effects.extend(desk.core.handle(time, event));
             for (index, before) in of_two {
                 demand(invariants::one_of_two_is_spared(index, before, desk.core.shards()));
             }
+            desk.notes_rules(&odd);
         }
         self.note_revoked(&effects);
         for effect in effects {
@@ -301,6 +312,11 @@ impl World {
         let operator = &mut self.operators[place];
         let Some(desk) = &mut operator.desk else { return };
         if desk.core.is_over() {
+            let ended = status::is_terminal(&self.api.seen.status, 1);
+            let asked = rerun::is_asked(&self.api.seen.spec, &self.api.seen.status);
+            if !ended && asked && !desk.core.shards().are_settled() {
+                self.visit("run again while it ran");
+            }
             return self.end_desk(place, None);
         }
         if let Some(term) = desk.core.outranked() {
@@ -400,6 +416,8 @@ impl World {
         let reserved = reserved.map_or(0, |notes| u32::try_from(notes.reserved_through).unwrap());
         for grant in &orders.grants {
             let Target::Shard(index) = grant.target else { continue };
+            let by_rule = desk.failed_by_rule || desk.ended_by_rule.contains(&index);
+            assert!(!by_rule, "L7 rules are kept: shard {index} is leased, and a rule has given it up");
             let revoked = orders.revoked.iter().any(|revoked| revoked.target == grant.target);
             let rests = (desk.suspended || desk.changed || desk.deleting.is_some()) && !revoked;
             demand(invariants::rests_when_told(index, rests));
@@ -437,6 +455,38 @@ impl Desk {
     fn acknowledged(&self, session: SessionId, through: Option<u64>) -> Vec<u64> {
         let through = through.unwrap_or(0);
         self.facts.range((session, 0)..=(session, through)).map(|(&(_, number), _)| number).collect()
+    }
+
+    fn lease(&self, index: ShardIndex) -> Option<Epoch> {
+        self.core.shards().leased().get(&index).map(|leased| leased.lease.epoch)
+    }
+
+    /// Shards of which a live attempt is said to have ended as a rule is about.
+    fn odd(&self, event: &Event) -> Vec<(ShardIndex, Epoch)> {
+        let Event::Reported { report, .. } = event else { return Vec::new() };
+        let mut odd = Vec::new();
+        for fact in &report.facts {
+            if let (Target::Shard(index), News::Failed(failure)) = (fact.target, &fact.news)
+                && failure.exit_code == Some(ODD)
+                && self.lease(index) == Some(fact.epoch)
+            {
+                odd.push((index, fact.epoch));
+            }
+        }
+        odd
+    }
+
+    /// Those whose lease is over now were believed.
+    fn notes_rules(&mut self, odd: &[(ShardIndex, Epoch)]) {
+        for &(index, epoch) in odd {
+            if self.lease(index) == Some(epoch) {
+                continue;
+            }
+            self.failed_by_rule |= self.rule == Some(Rule::FailJob);
+            if self.rule == Some(Rule::FailShard) {
+                self.ended_by_rule.insert(index);
+            }
+        }
     }
 
     /// Remembers what a worker says, to see what is acknowledged: results, and checkpoints under a live lease.

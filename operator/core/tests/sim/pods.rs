@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use hyperflow_api::ids::ShardIndex;
 use hyperflow_core::{
-    coordinator::{Node as NodeSeen, Pod as PodSeen},
+    coordinator::{Node as NodeSeen, Pod as PodSeen, made_of, workers_digest},
     worker,
 };
 
@@ -47,6 +47,9 @@ pub struct Pod {
     pub machine: Option<usize>,
     pub process: Option<Process>,
     pub deleting: bool,
+    /// What it was made of.
+    made_of: String,
+    pub run: u32,
     restarts: u64,
     disruption: Option<&'static str>,
     ends: u32,
@@ -58,7 +61,7 @@ fn says(word: &'static str) -> (String, String) {
 }
 
 impl World {
-    pub fn create_pod(&mut self, name: &str) {
+    pub fn create_pod(&mut self, name: &str, run: u32) {
         if self.pods.values().any(|pod| pod.name == name) {
             return;
         }
@@ -70,6 +73,8 @@ impl World {
             machine: None,
             process: None,
             deleting: false,
+            made_of: made_of(&workers_digest(&self.api.seen.spec), run),
+            run,
             restarts: 0,
             disruption: None,
             ends: 0,
@@ -101,7 +106,7 @@ impl World {
             node: pod.machine.map(|machine| self.machines[machine].name.clone()),
             leaving: pod.deleting,
             trouble: None,
-            made_of: None,
+            made_of: Some(pod.made_of.clone()),
             disruption: pod.disruption.map(says),
             ends: pod.ends,
             ended: pod.ended.map(says),

@@ -15,6 +15,7 @@ use hyperflow_core::{
 use super::{
     attempt::{Acted, Attempt, Trouble, failed},
     clock::Clock,
+    scenario::{ODD, PLAIN, Rule},
     world::{Turn, World},
 };
 
@@ -191,6 +192,7 @@ impl World {
         let (now, slow) = (self.now, self.scenario.slow.is_some_and(|one_in| pod.is_multiple_of(one_in)));
         let pace = (2 + self.chance.below(50)) * self.scenario.pace * if slow { self.scenario.slow_by } else { 1 };
         let mut attempt = Attempt::new(grant, self.scenario.copies, pace);
+        attempt.of_run = self.pods.get(&pod)?.run;
         if let Target::Shard(index) = grant.target {
             let published = self.store.is_committed(index) || self.store.executed.contains(&index);
             let is = |shard: Option<ShardIndex>| shard == Some(index) && !published;
@@ -198,12 +200,14 @@ impl World {
                 is(self.scenario.poison).then_some("Error").or(is(self.scenario.hungry).then_some("OOMKilled"));
             attempt.fatal = is(self.scenario.fatal);
             let failing = self.scenario.failing.filter(|_| grant.attempt < 3);
-            attempt.fails = failing.is_some_and(|one_in| self.chance.once_in(one_in));
+            let fails = failing.is_some_and(|one_in| self.chance.once_in(one_in));
+            let code = if self.scenario.rule.is_some() && self.chance.once_in(2) { ODD } else { PLAIN };
+            attempt.fails = Some(code).filter(|_| fails || self.scenario.hopeless);
             self.check_resume(index, &grant);
         }
         if grant.target == Target::Finally {
             let failing = self.scenario.failing.filter(|_| grant.attempt < 3);
-            attempt.fails = failing.is_some() && self.chance.once_in(3);
+            attempt.fails = Some(PLAIN).filter(|_| failing.is_some() && self.chance.once_in(3));
         }
         let process = self.process(pod, nonce)?;
         if matches!(grant.target, Target::Shard(_)) && !process.knows_plan {
@@ -288,8 +292,11 @@ impl World {
             let hardship = self.hardship.entry(index).or_default();
             if failure.class == FailureClass::WorkerLost {
                 hardship.deaths += 1;
-            } else {
+            } else if failure.exit_code != Some(ODD) || self.scenario.rule != Some(Rule::Ignore) {
                 hardship.failures += 1;
+            }
+            if failure.exit_code == Some(ODD) && self.scenario.rule == Some(Rule::FailShard) {
+                self.given_up.insert(index);
             }
             if failure.checkpoint_unusable {
                 self.api.acknowledged.remove(&index);

@@ -46,11 +46,38 @@ pub struct Scenario {
     /// There is a last command.
     #[serde(default)]
     pub finally: bool,
+    /// What is done about exit code [`ODD`], by a rule.
+    #[serde(default)]
+    pub rule: Option<Rule>,
+    /// So many percent of the shards may fail, and whether the job stops when more have.
+    #[serde(default)]
+    pub tolerates: Option<(u32, bool)>,
+    /// The program cannot succeed: every attempt of every shard fails alike.
+    #[serde(default)]
+    pub hopeless: bool,
+    /// Another run is asked for at this time, whatever the job does then.
+    #[serde(default)]
+    pub rerun_at: Option<u64>,
+    /// And another one when it has ended.
+    #[serde(default)]
+    pub rerun_at_end: bool,
 }
 
 fn six() -> u64 {
     6
 }
+
+/// What a rule says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rule {
+    Ignore,
+    FailShard,
+    FailJob,
+}
+
+/// The exit code that a rule is about, and another.
+pub const ODD: i32 = 75;
+pub const PLAIN: i32 = 1;
 
 impl Scenario {
     pub fn draw(chance: &mut Chance) -> Self {
@@ -68,7 +95,7 @@ impl Scenario {
         // Of another chance, so that what came after it in older seeds comes as it did.
         let mut other = Chance(chance.0 ^ 0x0007_314e);
         let speculation = copies && other.once_in(3);
-        Self {
+        let mut drawn = Self {
             copies,
             shards,
             parallelism: u32::try_from(1 + chance.below(4)).unwrap(),
@@ -85,8 +112,39 @@ impl Scenario {
             nodes_known: gentle || !chance.once_in(4),
             orphan_seconds: if chance.once_in(8) { 4 } else { 600 },
             gentle,
+            rule: None,
+            tolerates: None,
+            hopeless: false,
+            rerun_at: None,
+            rerun_at_end: false,
             speculation,
             finally: copies && other.once_in(4),
+        };
+        drawn.draw_policy(chance);
+        drawn.speculation &= drawn.copies;
+        drawn.finally &= drawn.copies;
+        drawn
+    }
+    /// Rules, shards that may fail, a program that cannot succeed, and other runs.
+    fn draw_policy(&mut self, chance: &mut Chance) {
+        self.rerun_at = chance.once_in(6).then(|| 500 + chance.below(8000));
+        self.rerun_at_end = chance.once_in(6);
+        if chance.once_in(4) {
+            self.rule = chance.pick(&[Rule::Ignore, Rule::FailShard, Rule::FailShard, Rule::FailJob]);
+            self.failing = Some(if self.rule == Some(Rule::FailJob) { 60 } else { 3 });
+            self.fatal = None;
+            self.max_attempts = if self.hungry.is_some() { 4 } else { 2 };
+        }
+        if chance.once_in(4) {
+            self.fatal = None;
+            self.tolerates = Some((5 + u32::try_from(chance.below(40)).unwrap(), chance.once_in(2)));
+            self.failing = self.failing.map(|one_in| one_in.min(4));
+            self.max_attempts = if self.hungry.is_some() { 4 } else { 2 };
+        }
+        if self.shards > 30 && chance.once_in(3) {
+            (self.hopeless, self.copies, self.max_attempts) = (true, false, 1);
+            (self.poison, self.hungry, self.fatal, self.rule, self.rerun_at) = (None, None, None, None, None);
+            (self.rerun_at_end, self.tolerates) = (false, None);
         }
     }
 
@@ -107,6 +165,14 @@ impl Scenario {
         spec["workers"]["slots"] = self.slots.into();
         spec["failurePolicy"] =
             json!({"maxAttempts": self.max_attempts, "backoff": {"initialSeconds": 1, "maxSeconds": 4}});
+        if let Some(rule) = self.rule {
+            let codes = json!({"operator": "In", "values": [ODD]});
+            spec["failurePolicy"]["rules"] = json!([{"action": rule, "onExitCodes": codes}]);
+        }
+        if let Some((percent, stops)) = self.tolerates {
+            spec["failurePolicy"]["maxFailedShards"] = json!(format!("{percent}%"));
+            spec["failurePolicy"]["whenExceeded"] = json!(if stops { "Stop" } else { "Finish" });
+        }
         Seen {
             uid: JobUid("5b1e0c44".into()),
             namespace: "n".into(),

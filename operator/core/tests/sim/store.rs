@@ -58,6 +58,8 @@ pub struct Store {
     pub swept: bool,
     /// How often the last command ran to its end.
     pub finished: u64,
+    /// The run whose folders these are.
+    run: u32,
     /// Without an output nothing is published: what was done, at least once (P10).
     pub executed: BTreeSet<ShardIndex>,
     /// Durable lines: a shard, and whether its author found it committed (P9).
@@ -194,7 +196,22 @@ impl Store {
         self.files.values_mut().filter(|file| file.shard == shard).for_each(|file| file.named = false);
     }
 
-    pub fn sweep(&mut self) {
+    /// Another run has folders of its own, which no sweep of an earlier one takes away.
+    pub fn begin_run(&mut self, run: u32) {
+        if run > self.run {
+            (self.run, self.swept) = (run, false);
+        }
+    }
+
+    /// Status was restored and speaks of this run: there are no others as far as anybody knows.
+    pub fn back_in_run(&mut self, run: u32) {
+        self.run = run;
+    }
+
+    pub fn sweep(&mut self, run: u32) {
+        if run < self.run {
+            return;
+        }
         self.swept = true;
         self.manifests.clear();
         self.files.values_mut().for_each(|file| file.named = false);

@@ -34,8 +34,16 @@ impl Tally {
 }
 
 /// Every one of these must be visited by a thousand seeds.
-pub const PATHS: [&str; 57] = [
+pub const PATHS: [&str; 65] = [
+    "a rule failed the job",
+    "a rule gave a shard up",
     "a shard ended the job",
+    "all shards failed alike",
+    "ended with what is tolerated",
+    "more failed than is tolerated",
+    "run again",
+    "run again after the end",
+    "run again while it ran",
     "API server away",
     "API server away for long",
     "deleted",

@@ -120,6 +120,11 @@ fn one_of_ten_is_slow(seed: u64, speculation: bool) -> Run {
         gentle: false,
         speculation,
         finally: false,
+        rule: None,
+        tolerates: None,
+        hopeless: false,
+        rerun_at: None,
+        rerun_at_end: false,
     };
     Run { seed, scenario, faults: Vec::new() }
 }

@@ -2,11 +2,11 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
 };
 
 use hyperflow_api::{ShardJobStatus, ids::ShardIndex};
-use hyperflow_core::{invariants::Hardship, status, worker::RunId};
+use hyperflow_core::{coordinator::Seen, invariants::Hardship, status, worker::RunId};
 
 use super::{
     api::Api,
@@ -35,6 +35,7 @@ pub enum Turn {
     Fault(Fault),
     User(Fault),
     Resumed,
+    RunAgain,
     ScaledBack,
     NodesChanged,
     Watch,
@@ -125,6 +126,10 @@ pub struct World {
     pub full_until: u64,
     /// What befell each shard.
     pub hardship: BTreeMap<ShardIndex, Hardship>,
+    /// Shards of which an attempt ended so that a rule gives them up.
+    pub given_up: BTreeSet<ShardIndex>,
+    /// Another run was asked for so often.
+    pub reruns: u32,
     /// Since when a worker has been idle beside a due shard: by desk, pod and nonce.
     pub idle: BTreeMap<(u64, u64, u64), u64>,
     pub log: Log,
@@ -140,9 +145,14 @@ impl World {
             if world.api.gone {
                 return world;
             }
-            if status::is_terminal(&world.api.seen.status, 1) && world.pods.is_empty() {
+            let Seen { spec, status, .. } = &world.api.seen;
+            if status::has_ended(spec, status, 1) && world.pods.is_empty() {
                 world.judge();
-                return world;
+                if !std::mem::take(&mut world.scenario.rerun_at_end) {
+                    return world;
+                }
+                world.visit("run again after the end");
+                world.run_again();
             }
         }
         let desks = world.operators.iter().filter_map(|operator| operator.desk.as_ref());
@@ -173,6 +183,8 @@ impl World {
             sweep_failed: false,
             full_until: 0,
             hardship: BTreeMap::new(),
+            given_up: BTreeSet::new(),
+            reruns: 0,
             idle: BTreeMap::new(),
             log: Log::new(run.seed, traced),
             tally: Tally::default(),
@@ -181,6 +193,9 @@ impl World {
         };
         for planned in &run.faults {
             world.at(planned.at, Turn::Fault(planned.fault));
+        }
+        if let Some(at) = world.scenario.rerun_at {
+            world.at(at, Turn::RunAgain);
         }
         (0..world.operators.len()).for_each(|place| world.after(1, Turn::OperatorMinds(place)));
         world.after(WATCH, Turn::Watch);
@@ -232,6 +247,7 @@ impl World {
             }
             Turn::User(fault) => self.user_acts(fault),
             Turn::Resumed => self.resumed(),
+            Turn::RunAgain => self.run_again(),
             Turn::ScaledBack => self.scaled_back(),
             Turn::NodesChanged => self.changed(),
             Turn::Watch => {

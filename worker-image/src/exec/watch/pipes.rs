@@ -1,0 +1,130 @@
+//! What goes through the pipes of a program, and the sleep until something can.
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    os::fd::AsFd,
+    time::Instant,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::{Errno, ioctl_fionbio},
+};
+
+use super::{State, Watch};
+use crate::{exec::child::Child, fault::Fault};
+
+/// Longest sleep before an attempt looks whether it was told to stop.
+const NAP: i64 = 100_000_000;
+/// The same where the kernel does not tell that a process has ended.
+const SHORT_NAP: i64 = 2_000_000;
+/// Bytes read from a pipe at a time: as many as it holds.
+pub(super) const CHUNK: usize = 64 << 10;
+/// Chunks of one pipe before the others have their turn.
+const TURN: usize = 16;
+
+impl Watch<'_> {
+    /// Reading and writing never wait.
+    pub(super) fn set_nonblocking(&self) -> Result<(), Errno> {
+        let Child { stdin, stdout, stderr, .. } = &self.child;
+        ioctl_fionbio(stderr, true)?;
+        stdin.as_ref().map_or(Ok(()), |stdin| ioctl_fionbio(stdin, true))?;
+        stdout.as_ref().map_or(Ok(()), |stdout| ioctl_fionbio(stdout, true))
+    }
+
+    /// Feeds stdin as far as the program reads.
+    pub(super) fn give(&mut self) -> Result<(), Fault> {
+        if self.state.told.is_some() || self.state.ended.is_some() {
+            return Ok(());
+        }
+        for _ in 0..TURN {
+            let (Some(stdin), Some(feed)) = (&mut self.child.stdin, &mut self.feed) else { return Ok(()) };
+            let State { pending, given, fed, moved, .. } = &mut self.state;
+            if *given == pending.len() {
+                feed.next(pending, self.work.chunk())?;
+                *given = 0;
+                match self.work.pace(pending.len() as u64, self.attempt) {
+                    // The loop sees to it.
+                    Err(Fault::Stopped) => return Ok(()),
+                    paced => paced?,
+                }
+                self.work.metrics.bytes_read.inc_by(pending.len() as u64);
+                if pending.is_empty() {
+                    self.child.stdin = None;
+                    return Ok(());
+                }
+            }
+            match stdin.write(&pending[*given..]) {
+                Ok(written) => {
+                    (*given, *fed, *moved) = (*given + written, *fed + written as u64, Instant::now());
+                    self.attempt.progressed(*fed);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // It does not read all of it, which is its own affair.
+                Err(_) => self.child.stdin = None,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what it has written to stdout; false when there is no more just now.
+    pub(super) fn take(&mut self) -> Result<bool, Fault> {
+        for _ in 0..TURN {
+            let (Some(stdout), Some(output)) = (&mut self.child.stdout, &mut self.output) else { return Ok(false) };
+            match stdout.read(&mut self.state.buffer) {
+                Ok(0) => self.child.stdout = None,
+                Ok(length) => {
+                    output.append(&self.state.buffer[..length])?;
+                    self.state.moved = Instant::now();
+                    self.work.metrics.bytes_written.inc_by(length as u64);
+                    match self.work.pace(length as u64, self.attempt) {
+                        Err(Fault::Stopped) => return Ok(false),
+                        paced => paced?,
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes what it has written to stderr; false when there is no more just now.
+    pub(super) fn hear(&mut self) -> bool {
+        for _ in 0..TURN {
+            if self.state.heard_all {
+                return false;
+            }
+            match self.child.stderr.read(&mut self.state.buffer) {
+                Ok(0) => self.state.heard_all = true,
+                Ok(length) => self.speech.hear(&self.state.buffer[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Sleeps until something can be done.
+    pub(super) fn wait(&self) {
+        let State { ended, heard_all, told, .. } = &self.state;
+        let mut wanted = Vec::with_capacity(4);
+        if !heard_all {
+            wanted.push(PollFd::new(&self.child.stderr, PollFlags::IN));
+        }
+        if let Some(stdout) = &self.child.stdout {
+            wanted.push(PollFd::new(stdout, PollFlags::IN));
+        }
+        if let Some(stdin) = self.child.stdin.as_ref().filter(|_| told.is_none()) {
+            wanted.push(PollFd::new(stdin, PollFlags::OUT));
+        }
+        let ending = self.child.ending().filter(|_| ended.is_none());
+        if let Some(ending) = &ending {
+            wanted.push(PollFd::from_borrowed_fd(ending.as_fd(), PollFlags::IN));
+        }
+        let nap = if ending.is_none() { SHORT_NAP } else { NAP };
+        // An interrupted sleep is one that is over.
+        let _ = poll(&mut wanted, Some(&Timespec { tv_sec: 0, tv_nsec: nap }));
+    }
+}
