@@ -215,8 +215,12 @@ fn environment(owner: &Owner<'_>, slots: i32, settings: &Settings) -> Vec<EnvVar
         value("HYPERFLOW_HTTP", format!("0.0.0.0:{}", settings.worker_http_port)),
         value("TMPDIR", SCRATCH.into()),
     ];
+    let Some(exec) = owner.exec() else { return ours };
+    // A program may need its time to write a checkpoint; a task of ours that does not stop at once never will.
+    let grace = owner.spec.workers.termination_grace_period_seconds.to_string();
+    let ours = ours.into_iter().chain([value("HYPERFLOW_GRACE_SECONDS", grace)]);
     // The program's come first, and none of them is called as one of ours.
-    owner.exec().map(|exec| exec.env.clone()).unwrap_or_default().into_iter().chain(ours).collect()
+    exec.env.iter().cloned().chain(ours).collect()
 }
 
 fn resources(wanted: &Resources) -> ResourceRequirements {

@@ -22,8 +22,6 @@ use crate::{connect::Dialer, metrics::Metrics, runner::Runner, serve::Vitals, se
 
 /// The loop turns at least so often, which is what the liveness probe looks at.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
-/// A process that was asked to terminate is gone after so long, whatever its attempts do: their leases pass to others.
-const LONGEST_FAREWELL: Duration = Duration::from_millis(1550);
 /// Reports of attempts on their way here; an attempt waits when there are more.
 const REPORTS: usize = 1024;
 /// Most events handled before what they cause is sent.
@@ -39,6 +37,8 @@ pub struct Session {
     vitals: Arc<Vitals>,
     started: Instant,
     terminated: Option<Instant>,
+    /// Attempts that do not stop are not waited for longer than this.
+    grace: Duration,
 }
 
 struct Signals {
@@ -53,10 +53,11 @@ impl Session {
     /// When signals cannot be heard.
     pub fn new(settings: &Settings, id: WorkerId, metrics: Arc<Metrics>, vitals: Arc<Vitals>) -> io::Result<Self> {
         let started = Instant::now();
+        let grace = u64::try_from(settings.grace().as_millis()).unwrap_or(u64::MAX);
         let (sender, reports) = mpsc::channel(REPORTS);
         let job = JobUid(settings.job_uid.clone());
         Ok(Self {
-            worker: Worker::new(now(started), job, id.clone(), settings.slots),
+            worker: Worker::new(now(started), job, id.clone(), settings.slots).with_grace(grace),
             runner: Runner::new(id, settings.node.clone(), metrics, sender),
             uplink: Uplink::new(Dialer::new(settings.operator())),
             reports,
@@ -67,6 +68,7 @@ impl Session {
             vitals,
             started,
             terminated: None,
+            grace: settings.grace(),
         })
     }
 
@@ -78,7 +80,7 @@ impl Session {
             let exit = self.turn(events);
             self.vitals.turned(self.worker.is_in_session());
             self.runner.connected(self.uplink.is_open());
-            let overdue = self.terminated.is_some_and(|since| since.elapsed() >= LONGEST_FAREWELL);
+            let overdue = self.terminated.is_some_and(|since| since.elapsed() >= self.grace);
             if let Some(reason) = exit.or_else(|| overdue.then_some("attempts did not stop in time")) {
                 self.uplink.close().await;
                 end_programs(self.runner).await;
@@ -90,7 +92,7 @@ impl Session {
     async fn wait(&mut self) -> Option<Event> {
         let wake = self.started + Duration::from_millis(self.worker.next_wake());
         let latest = match self.terminated {
-            Some(since) => since + LONGEST_FAREWELL,
+            Some(since) => since + self.grace,
             None => Instant::now() + LONGEST_SLEEP,
         };
         let event = tokio::select! {

@@ -1,10 +1,13 @@
 //! What the operator sets when it makes the pod.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 
 use crate::connect::Operator;
+
+/// A worker is gone so long before the kubelet would kill it.
+const BEFORE_THE_KUBELET: Duration = Duration::from_millis(500);
 
 /// Takes leases from a Hyperflow operator, runs shards and publishes their results exactly once.
 ///
@@ -37,6 +40,9 @@ pub struct Settings {
     /// Shards at a time. Each takes a buffer of 1 MiB at most and, while it looks for the commit of another, a second one
     #[arg(long, env = "HYPERFLOW_SLOTS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub slots: u32,
+    /// How long attempts may take to end after SIGTERM: for programs, terminationGracePeriodSeconds of the pod
+    #[arg(long, env = "HYPERFLOW_GRACE_SECONDS", default_value_t = 2)]
+    pub grace_seconds: u64,
     /// Address for /healthz, /readyz and /metrics
     #[arg(long, env = "HYPERFLOW_HTTP", default_value = "0.0.0.0:8080")]
     pub http: SocketAddr,
@@ -46,6 +52,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// How long attempts may take to end after SIGTERM: the kubelet kills what is there a little later.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace_seconds).saturating_sub(BEFORE_THE_KUBELET)
+    }
+
     /// Where the operator is.
     pub fn operator(&self) -> Operator {
         Operator {

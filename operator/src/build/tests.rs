@@ -135,6 +135,7 @@ fn a_program_runs_in_its_own_image_with_the_worker_copied_in() {
     assert_eq!((&container["image"], &container["imagePullPolicy"]), (&json!("etl:3"), &json!("Never")));
     assert_eq!(container["command"], json!(["/hyperflow/bin/hyperflow-worker"]));
     assert_eq!(container["env"][0], json!({"name": "MODE", "value": "fast"}));
+    assert_eq!(container["env"][11], json!({"name": "HYPERFLOW_GRACE_SECONDS", "value": "30"}));
     assert_eq!(container["envFrom"], json!([{"secretRef": {"name": "keys"}}]));
     assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], Value::Null);
     assert_eq!(

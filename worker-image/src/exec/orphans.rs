@@ -88,16 +88,20 @@ impl Owner {
         }
     }
 
-    /// Kills and reaps what is left; false when nothing is.
+    /// Kills and reaps what is left; false when nothing was. Whose parent is gone is an orphan only now, so what went is
+    /// reason to look again.
     fn kill(&self) -> bool {
         let mut left = false;
         for pid in orphans() {
-            if reap(pid) || self.whose(pid) != Of::Us {
+            let went = reap(pid);
+            left |= went;
+            if went || self.whose(pid) != Of::Us {
                 continue;
             }
             // It is our child and not reaped, so this is still its number.
             let _ = kill_process(pid, Signal::KILL);
-            left |= !reap(pid);
+            reap(pid);
+            left = true;
         }
         left
     }

@@ -23,7 +23,8 @@ impl Coordinator {
             effects.push(Effect::LookAtPool);
         }
         let job = if spec_changed { Job::check(&seen.spec) } else { Ok(self.job.clone()) };
-        self.seen = seen;
+        // A deletion is never taken back: who does not speak of it looks at an old list.
+        self.seen = Seen { deleting: seen.deleting || self.seen.deleting, ..seen };
         if self.seen.deleting {
             return self.remove_job(now);
         }

@@ -22,7 +22,7 @@ use super::{
     Program,
     ended::{Ended, readable},
 };
-use crate::plan::Numbers;
+use crate::{plan::Numbers, policy::BAD_INPUT};
 
 /// Version of all that is said.
 pub const VERSION: u32 = 1;
@@ -320,7 +320,12 @@ impl Talk {
             Line::Progress { done, .. } if (0.0..=1.0).contains(&done) => return Ok(Heard::Progress(done)),
             Line::Progress { .. } | Line::Ready => return Err(no_message("`done` goes from 0 to 1".into())),
             Line::Done { result, .. } => Heard::Done(result),
-            Line::Failed { message, class, .. } => Heard::Failed(failure(class.of(), PROGRAM_FAILED, message)),
+            Line::Failed { message, class, .. } => {
+                let class = class.of();
+                // By this word it is told from input that could not be read, which another attempt may do (policy.rs).
+                let reason = if class == FailureClass::BadInput { BAD_INPUT } else { PROGRAM_FAILED };
+                Heard::Failed(failure(class, reason, message))
+            }
         };
         *self = Self::Idle;
         Ok(answer)
@@ -441,7 +446,8 @@ mod tests {
             let mut talk = busy();
             let line = format!(r#"{{"type":"failed","index":17,"message":"page 3 is no text"{said}}}"#);
             let Ok(Heard::Failed(failure)) = talk.hear(line.as_bytes()) else { panic!("{line}") };
-            assert_eq!((failure.class, failure.reason.as_str()), (class, PROGRAM_FAILED));
+            let reason = if class == FailureClass::BadInput { BAD_INPUT } else { PROGRAM_FAILED };
+            assert_eq!((failure.class, failure.reason.as_str()), (class, reason));
             assert_eq!((failure.message.as_str(), failure.ends_job), ("page 3 is no text", false));
             assert!(talk.send(18));
         }

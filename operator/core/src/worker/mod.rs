@@ -131,8 +131,11 @@ pub enum Stop {
     Now,
 }
 
-/// A leaving worker waits so long for its last facts to be acknowledged.
+/// A worker that leaves, and whose attempts have ended, waits so long for its last facts to be acknowledged.
 const FAREWELL_MILLIS: u64 = 1500;
+
+/// Attempts may take so long to end, if nobody says otherwise.
+const GRACE_MILLIS: u64 = 1500;
 
 /// Leases are prefetched for so long ahead, and at most so many: what is prefetched is lost to others for a moment.
 const PREFETCH_MILLIS: u32 = 50;
@@ -145,7 +148,12 @@ const UNACKNOWLEDGED_MOST: usize = 200_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaving {
     /// SIGTERM, or no operator for too long: the process ends.
-    Ends { since: u64, reason: &'static str },
+    Ends {
+        since: u64,
+        reason: &'static str,
+        /// Since when nothing runs any more.
+        idle: Option<u64>,
+    },
     /// The job is over: the process waits for its pod to be deleted, for a container that exits is started again.
     Rests,
 }
@@ -160,6 +168,7 @@ pub struct Worker {
     runs: Runs,
     outbox: Outbox,
     leaving: Option<Leaving>,
+    grace: u64,
 }
 
 impl Worker {
@@ -167,7 +176,14 @@ impl Worker {
     #[must_use]
     pub fn new(now: Now, job: JobUid, id: WorkerId, slots: u32) -> Self {
         let (session, runs, outbox) = (Session::new(now.millis), Runs::default(), Outbox::default());
-        Self { job, id, slots: slots.max(1), session, runs, outbox, leaving: None }
+        Self { job, id, slots: slots.max(1), session, runs, outbox, leaving: None, grace: GRACE_MILLIS }
+    }
+
+    /// The same, whose attempts have so many milliseconds to end when it leaves: a program may need them to write its
+    /// checkpoint.
+    #[must_use]
+    pub fn with_grace(self, millis: u64) -> Self {
+        Self { grace: millis, ..self }
     }
 
     /// The one door: what happened goes in, what to do comes out.
@@ -202,7 +218,7 @@ impl Worker {
     #[must_use]
     pub fn next_wake(&self) -> u64 {
         let end = match self.leaving {
-            Some(Leaving::Ends { since, .. }) => since + FAREWELL_MILLIS,
+            Some(Leaving::Ends { since, idle, .. }) => self.last_moment(since, idle),
             Some(Leaving::Rests) | None => self.session.orphaned_at(),
         };
         self.session.next_beat().map_or(end, |beat| beat.min(end))
@@ -281,7 +297,7 @@ impl Worker {
         if matches!(self.leaving, Some(Leaving::Ends { .. })) {
             return;
         }
-        self.leaving = Some(Leaving::Ends { since: now.millis, reason });
+        self.leaving = Some(Leaving::Ends { since: now.millis, reason, idle: None });
         for Grant { target, epoch, .. } in self.runs.drain_queue() {
             self.outbox.push(Fact { target, epoch, news: News::Released });
         }
@@ -303,12 +319,19 @@ impl Worker {
         if self.session.is_open() {
             self.report(now, effects);
         }
-        if let Some(Leaving::Ends { since, reason }) = self.leaving {
-            let said = self.runs.is_empty() && self.outbox.is_empty();
-            if said || now.millis >= since + FAREWELL_MILLIS {
+        if let Some(Leaving::Ends { since, reason, idle }) = self.leaving {
+            let idle = idle.or_else(|| self.runs.is_empty().then_some(now.millis));
+            self.leaving = Some(Leaving::Ends { since, reason, idle });
+            let said = idle.is_some() && self.outbox.is_empty();
+            if said || now.millis >= self.last_moment(since, idle) {
                 effects.push(Effect::Exit(reason));
             }
         }
+    }
+
+    /// When a worker that leaves since then ends, whatever has not been said.
+    fn last_moment(&self, since: u64, idle: Option<u64>) -> u64 {
+        idle.map_or(since + self.grace, |idle| (idle + FAREWELL_MILLIS).min(since + self.grace.max(FAREWELL_MILLIS)))
     }
 
     fn report(&mut self, now: Now, effects: &mut Vec<Effect>) {

@@ -280,11 +280,17 @@ impl World {
 
     /// Events, then one flush, then what the core says: as the shell of a desk does.
     pub fn desk_hears(&mut self, place: usize, events: Vec<Event>) {
-        let Self { now, operators, log, .. } = self;
+        let Self { now, operators, log, api, .. } = self;
         let operator = &mut operators[place];
         let Some(desk) = &mut operator.desk else { return };
         let time = operator.clock.now(*now);
         let mut effects = Vec::new();
+        let knows = |event: &Event| matches!(event, Event::JobSeen(seen) if seen.spec.rerun == api.seen.spec.rerun);
+        // After the API server was restored the run that it speaks of may be one before the desk's.
+        let this_run =
+            api.seen.status.run.and_then(|run| u32::try_from(run).ok()) == Some(desk.core.wanted_pods(time).run);
+        let asked = this_run && rerun::is_asked(&api.seen.spec, &api.seen.status);
+        let must_give_way = asked && events.iter().any(knows);
         for event in events.into_iter().chain([Event::Flush]) {
             log.tell(*now, || format!("operator {place} hears {event:?}"));
             desk.hears(&event);
@@ -296,6 +302,11 @@ impl World {
             }
             desk.notes_rules(&odd);
         }
+        let works = !desk.core.shards().leased().is_empty();
+        assert!(
+            !(must_give_way && works),
+            "P25 a run gives way: another is asked for, and shards of this one are leased"
+        );
         self.note_revoked(&effects);
         for effect in effects {
             self.log.tell(self.now, || format!("operator {place} does {effect:?}"));
@@ -461,14 +472,16 @@ impl Desk {
         self.core.shards().leased().get(&index).map(|leased| leased.lease.epoch)
     }
 
-    /// Shards of which a live attempt is said to have ended as a rule is about.
+    /// Shards of which the only live attempt is said to have ended as a rule is about: one of two costs nothing (P19).
     fn odd(&self, event: &Event) -> Vec<(ShardIndex, Epoch)> {
         let Event::Reported { report, .. } = event else { return Vec::new() };
         let mut odd = Vec::new();
         for fact in &report.facts {
             if let (Target::Shard(index), News::Failed(failure)) = (fact.target, &fact.news)
                 && failure.exit_code == Some(ODD)
-                && self.lease(index) == Some(fact.epoch)
+                && let Some(leased) = self.core.shards().leased().get(&index)
+                && leased.lease.epoch == fact.epoch
+                && leased.twin.is_none()
             {
                 odd.push((index, fact.epoch));
             }

@@ -46,7 +46,10 @@ impl End {
     fn reached(seen: &Seen) -> (Self, Grant) {
         let mut end = Self::near(seen);
         for grant in std::mem::take(&mut end.grants) {
-            assert_eq!(end.desk.coordinator.wanted_pods(end.desk.now()), WantedPods::default());
+            assert_eq!(
+                end.desk.coordinator.wanted_pods(end.desk.now()),
+                WantedPods { run: 1, ..WantedPods::default() }
+            );
             end.says(grant, published());
         }
         end.pass(1);
