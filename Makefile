@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench deps crds images test-images load-test-images cluster-tool cluster-up cluster-down install uninstall lint unit sim worlds mutants fuzz chart e2e soak
+.PHONY: help demo test bench deps crds images test-images load-test-images test-texts cluster-tool cluster-up cluster-down install uninstall lint unit sim worlds mutants fuzz chart e2e soak
 
 NODES ?= 2
 SEEDS ?= 10000
@@ -16,6 +16,7 @@ REGISTRY ?=
 # Where the two programs are, if they are compiled already.
 BINARIES ?=
 INPUT ?= /var/lib/hyperflow-e2e/linux-source.tar
+TEXTS := /var/lib/hyperflow-e2e/linux-documentation
 
 ROOT := $(CURDIR)
 TOOL := $(ROOT)/target/cluster
@@ -63,6 +64,8 @@ images: deps ## build both images into target/images
 test-images: deps ## build the images of programs that tests run into target/images
 	@e2e/images/build
 
+test-texts: $(TEXTS)
+
 load-test-images: deps $(USE_CLUSTER)
 	@$(LOAD)
 
@@ -108,10 +111,10 @@ chart: cluster-tool ## lint, render and check the charts, here and with kubeconf
 	@$(TOOL) build
 	@charts/test.sh
 
-e2e: install load-test-images ## the promises, on the real cluster
+e2e: install load-test-images $(TEXTS) ## the promises, on the real cluster
 	@cargo test --locked --workspace --test promises
 
-soak: install load-test-images ## the promises in their long form, 200,000 seeds, and larger worlds
+soak: install load-test-images $(TEXTS) ## the promises in their long form, 200,000 seeds, and larger worlds
 	@HYPERFLOW_SOAK=1 cargo test --locked --workspace --test promises
 	@$(MAKE) --no-print-directory sim SEEDS=200000
 	@WORLDS=large $(MAKE) --no-print-directory worlds
@@ -121,3 +124,12 @@ $(INPUT):
 	@mkdir -p $(@D)
 	@echo "unpacking the kernel source to $@"
 	@xz --decompress --stdout /usr/src/linux-source-6.1.tar.xz > $@.part && sync $@.part && mv $@.part $@
+
+$(TEXTS):
+	@.ci/deps linux-source-6.1 xz-utils
+	@mkdir -p $@.part
+	@echo "unpacking a part of the kernel's documentation to $@"
+	@tar --extract --xz --file /usr/src/linux-source-6.1.tar.xz --directory $@.part --strip-components 2 \
+	  linux-source-6.1/Documentation/admin-guide linux-source-6.1/Documentation/filesystems \
+	  linux-source-6.1/Documentation/process
+	@mv $@.part $@

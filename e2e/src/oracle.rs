@@ -139,6 +139,8 @@ pub struct Record {
     pub bytes: u64,
     /// CRC-32C of the result, in hex.
     pub crc32c: String,
+    /// How long the attempt took.
+    pub millis: u64,
     /// Where the attempt went on from.
     pub resumed_from: u64,
     /// Bytes of input that an earlier attempt had read already.

@@ -15,16 +15,22 @@ mod keeps_checksums;
 mod keeps_status_small;
 mod leaves_managed_jobs_alone;
 mod lists_many_files;
+mod loads_models_once;
 mod makes_three_copies;
 mod only_who_may_create_pods;
+mod overtakes_stragglers;
 mod reads_manifests;
 mod refuses_bad_input;
+mod resumes_programs;
+mod runs_again;
+mod runs_any_program;
 mod runs_the_examples;
 mod says_why_no_worker_runs;
 mod scales_while_running;
 mod serves_one_namespace;
 mod survives_all_killed;
 mod survives_api_outage;
+mod survives_bad_programs;
 mod survives_cut_link;
 mod survives_deleted_pod;
 mod survives_drain;
@@ -41,13 +47,17 @@ mod survives_stopped_node;
 mod suspends_and_resumes;
 mod takes_any_name;
 mod two_leaders_publish_once;
+mod understands_failures;
 mod upgrades_under_load;
 mod waits_for_room;
 mod waits_like_helm;
 
 use std::process::ExitCode;
 
-use hyperflow_e2e::harness::{self, Promise};
+use hyperflow_e2e::{
+    harness::{self, Promise},
+    image::test_image,
+};
 use serde_json::{Value, json};
 
 /// A promise named as its file, tried beside the others or alone.
@@ -62,6 +72,13 @@ const PROMISES: &[Promise] = &[
     promise!(survives_killed_worker, alone: false),
     promise!(survives_deleted_pod, alone: false),
     promise!(survives_restarted_container, alone: false),
+    promise!(survives_bad_programs, alone: false),
+    promise!(understands_failures, alone: false),
+    promise!(overtakes_stragglers, alone: false),
+    promise!(runs_any_program, alone: false),
+    promise!(loads_models_once, alone: false),
+    promise!(runs_again, alone: false),
+    promise!(resumes_programs, alone: false),
     promise!(makes_three_copies, alone: false),
     promise!(copies_byte_identical, alone: false),
     promise!(copies_a_tree, alone: false),
@@ -160,5 +177,25 @@ fn kept(name: &str, source: Value, task: Value) -> Value {
     job["spec"]["task"] = task;
     job["spec"]["records"] = json!({"url": "file:///data/records/"});
     job["spec"].as_object_mut().map(|spec| spec.remove("output"));
+    job
+}
+
+/// Images that `make test-images` builds: a shell and its tools; Python; one program and nothing else.
+const BUSYBOX: &str = "busybox";
+const PYTHON: &str = "python";
+const STATIC: &str = "static";
+
+/// A program for each shard of a source, two workers with two slots each. Its results, if it has any, are in `out/`; what
+/// is known of it without any is kept in `file:///data/records/`.
+fn program(name: &str, image: &str, source: Value, exec: &Value) -> Value {
+    let mut job = copy(name, "4Mi", "1G", 2, 2);
+    job["spec"]["source"] = source;
+    job["spec"]["task"] = json!({"exec": exec});
+    job["spec"]["task"]["exec"]["image"] = json!(test_image(image));
+    job["spec"]["failurePolicy"] = json!({"backoff": {"initialSeconds": 1, "maxSeconds": 2}});
+    if job["spec"]["task"]["exec"]["output"] == "None" {
+        job["spec"].as_object_mut().map(|spec| spec.remove("output"));
+        job["spec"]["records"] = json!({"url": "file:///data/records/"});
+    }
     job
 }

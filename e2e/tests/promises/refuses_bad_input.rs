@@ -19,7 +19,7 @@ const BESIDE: usize = 4;
 type Case = (&'static str, Value, &'static str);
 
 pub async fn keeps(place: &Place) -> Result {
-    let cases = [sources(), tasks(), outputs(), others()].concat();
+    let cases = [sources(), tasks(), programs(), policies(), outputs(), others()].concat();
     let mut asked = Vec::new();
     for case in &cases {
         asked.push(is_refused(place, case));
@@ -109,7 +109,8 @@ fn sources() -> Vec<Case> {
 fn tasks() -> Vec<Case> {
     const WHOLE: &str =
         "`task.checksum` needs `source.files` with `boundary` 'File': a checksum is that of a whole file";
-    const ONE: &str = "must set exactly one of `copy`, `checksum` and `noop`; write one without fields as 'noop: {}'";
+    const ONE: &str =
+        "must set exactly one of `exec`, `copy`, `checksum` and `noop`; write one without fields as 'noop: {}'";
     vec![
         ("two tasks", json!({"/spec/task/noop": {}}), ONE),
         (
@@ -143,6 +144,120 @@ fn tasks() -> Vec<Case> {
             "must contain {copy} when `task.copy.copies` is greater than 1, and may not contain it otherwise",
         ),
         ("nine copies", json!({"/spec/task/copy/copies": 9}), "should be less than or equal to 8"),
+    ]
+}
+
+fn programs() -> Vec<Case> {
+    const TASK: &str = "/spec/task";
+    const INPUT: &str = "spec.task.exec.input: Invalid value: ";
+    let with = |more: Value| {
+        let mut exec = json!({"exec": {"image": "i", "command": ["wc"], "input": "Stdin", "output": "Stdout"}});
+        if let (Some(exec), Some(more)) = (exec["exec"].as_object_mut(), more.as_object()) {
+            exec.extend(more.clone());
+        }
+        exec
+    };
+    let exec = |more: Value| json!({TASK: with(more)});
+    let of = |source: Value, more: Value| json!({"/spec/source": source, TASK: with(more)});
+    let numbers = || json!({"numbers": {"count": 3}});
+    vec![
+        ("empty command", exec(json!({"command": []})), "spec.task.exec.command in body should have at least 1 items"),
+        ("no image", exec(json!({"image": ""})), "spec.task.exec.image in body should be at least 1 chars long"),
+        (
+            "a program's output without a place",
+            json!({TASK: with(json!({})), "/spec/output": null}),
+            "`task.exec` needs `output` for its results, unless `task.exec.output` is 'None'",
+        ),
+        ("a place without output", exec(json!({"output": "None"})), "then `output` may not be set"),
+        (
+            "a variable of ours",
+            exec(json!({"env": [{"name": "HYPERFLOW_RUN", "value": "7"}]})),
+            "spec.task.exec.env: Invalid value: names starting with 'HYPERFLOW_' are set by the worker; use others",
+        ),
+        ("a range of numbers", of(numbers(), json!({"input": "Range"})), INPUT),
+        ("files in the environment", exec(json!({"input": "None"})), "'None' needs `source.items` or `source.numbers`"),
+        (
+            "two items in a variable",
+            of(json!({"items": {"values": ["a", "b"], "itemsPerShard": 2}}), json!({"input": "None"})),
+            "needs `source.items.itemsPerShard` 1: HYPERFLOW_ITEM is one item",
+        ),
+        (
+            "two files as one",
+            of(
+                json!({"files": {"url": "file:///data/in/", "boundary": "File", "filesPerShard": 2}}),
+                json!({"input": "File"}),
+            ),
+            "need one file per shard: `source.files.filesPerShard` 1; or use 'Directory'",
+        ),
+        (
+            "stdin of a slot",
+            exec(json!({"lifetime": "Slot"})),
+            "with `lifetime` 'Slot' stdin carries the shards, as JSON lines",
+        ),
+        ("exit code 300", exec(json!({"successExitCodes": [0, 300]})), "should be less than or equal to 255"),
+        ("lowercase mode", exec(json!({"input": "stdin"})), "supported values: \"Stdin\", \"File\", \"Directory\""),
+        (
+            "finally without a program",
+            json!({"/spec/finally": {"command": ["true"]}}),
+            "`finally` runs in the image of `task.exec`, which is not set",
+        ),
+        (
+            "a result without a name",
+            json!({TASK: with(json!({})), "/spec/finally": {"command": ["true"], "output": "Stdout"}}),
+            "`path` names the result: it is required with `output` 'Stdout' and 'File'",
+        ),
+        ("no scratch", json!({"/spec/workers/scratch": {}}), "must set `sizeLimit`, `volumeName` or both"),
+    ]
+}
+
+fn policies() -> Vec<Case> {
+    const POLICY: &str = "/spec/failurePolicy";
+    let rule = |rule: Value| json!({POLICY: {"rules": [rule]}});
+    vec![
+        (
+            "101 %",
+            json!({POLICY: {"maxFailedShards": "101%"}}),
+            "must be a number from 0 on, or a percentage such as '1%'",
+        ),
+        ("fewer than none", json!({POLICY: {"maxFailedShards": -1}}), "must be a number from 0 on"),
+        (
+            "a rule about nothing",
+            rule(json!({"action": "Count"})),
+            "must set at least one of `onExitCodes`, `onClasses` and `onMessagePattern`",
+        ),
+        (
+            "another node for a job that ends",
+            rule(json!({"action": "FailJob", "onClasses": ["Timeout"], "retryOn": "OtherNode"})),
+            "`retryOn` needs an `action` after which there is another attempt",
+        ),
+        (
+            "an action of Argo",
+            rule(json!({"action": "Retry", "onClasses": ["Timeout"]})),
+            "supported values: \"Count\"",
+        ),
+        (
+            "a duplicate without a place",
+            json!({
+                "/spec/source/files": {"url": "file:///data/in/", "boundary": "File"}, "/spec/task": {"checksum": {}},
+                "/spec/output": null, "/spec/records": {"url": "file:///data/r/"}, "/spec/speculation": {"mode": "Duplicate"}
+            }),
+            "'Duplicate' needs `output`: without it nothing tells which of two attempts was first",
+        ),
+        (
+            "all again under one name",
+            json!({"/spec/rerun": {"nonce": "a", "scope": "All"}}),
+            "'All' needs {run} in `output.path`: what was published is never replaced",
+        ),
+        (
+            "no indexes",
+            json!({"/spec/rerun": {"nonce": "a", "scope": "Indexes"}}),
+            "`indexes` is required with `scope` 'Indexes'",
+        ),
+        (
+            "an index that is none",
+            json!({"/spec/rerun": {"nonce": "a", "scope": "Indexes", "indexes": "3,x"}}),
+            "spec.rerun.indexes in body should match",
+        ),
     ]
 }
 
@@ -234,10 +349,12 @@ async fn is_frozen_once_planned(place: &Place) -> Result {
     place.write_input("input", 0, 1)?;
     let job = place.apply(super::copy("frozen", "4Mi", "1G", 1, 1)).await?;
     job.complete(Duration::from_secs(60)).await?;
+    const TASK: &str =
+        "spec.task: Invalid value: may only be changed once planned together with a new `spec.rerun.nonce`";
     let another = |what| format!("is immutable once planned: create another ShardJob for {what}");
     for (patch, message) in [
         (json!({"source": {"files": {"bytesPerShard": "8Mi"}}}), another("other input")),
-        (json!({"task": {"copy": {"copies": 2}}, "output": {"path": "{copy}-{index}"}}), another("another task")),
+        (json!({"task": {"copy": {"copies": 2}}, "output": {"path": "{copy}-{index}"}}), TASK.into()),
         (
             json!({"output": {"path": "other-{index}"}}),
             "spec.output: Invalid value: is immutable once planned: results already published are there".into(),
