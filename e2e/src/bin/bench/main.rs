@@ -7,6 +7,9 @@
 
 mod bench;
 mod classic_1_to_3;
+mod command_vs_hyperqueue;
+mod command_vs_job;
+mod command_vs_xargs;
 mod copy_file;
 mod copy_file_vs_rclone;
 mod indexed_job;
@@ -19,6 +22,7 @@ mod peers;
 mod report;
 mod row;
 mod small_shards;
+mod straggler;
 mod worker_killed;
 
 use std::{path::PathBuf, pin::Pin, process::ExitCode};
@@ -50,6 +54,10 @@ const ROWS: &[(&str, Measure)] = rows![
     classic_1_to_3,
     small_shards,
     million_shards,
+    command_vs_job,
+    command_vs_xargs,
+    command_vs_hyperqueue,
+    straggler,
     worker_killed,
     node_silent,
 ];

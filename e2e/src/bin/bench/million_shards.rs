@@ -53,7 +53,7 @@ pub async fn run(bench: &Bench) -> Result<Vec<Sample>> {
 
 /// A million that do nothing, to their end; and of a million that take long, the beginning.
 async fn both(bench: &Bench) -> Result<(usize, f64, String)> {
-    let noop = async |place: &Place| ours::run_noop(place, ours::noop(SHARDS, WORKERS, SLOTS)).await;
+    let noop = async |place: &Place| ours::run_unstored(place, ours::noop(SHARDS, WORKERS, SLOTS)).await;
     let (_, entries) = bench.within(noop).await?;
     let input = bench.input(MEBIBYTES)?;
     let slow = async |place: &Place| {

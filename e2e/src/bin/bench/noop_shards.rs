@@ -33,7 +33,7 @@ pub async fn run(bench: &Bench) -> Result<Vec<Sample>> {
 pub async fn rate(bench: &Bench) -> Result<(f64, String)> {
     bench
         .within(async |place| {
-            let (taken, _) = ours::run_noop(place, ours::noop(SHARDS, WORKERS, SLOTS)).await?;
+            let (taken, _) = ours::run_unstored(place, ours::noop(SHARDS, WORKERS, SLOTS)).await?;
             Ok((taken.shards / taken.seconds, taken.note))
         })
         .await

@@ -13,6 +13,7 @@ use hyperflow_e2e::{
     cluster::Place,
     diary::Entry,
     ensure,
+    image::test_image,
     job::{has, shards},
     oracle,
 };
@@ -63,8 +64,19 @@ pub fn copy(bytes_per_shard: &str, workers: u32, slots: u32) -> Value {
     })
 }
 
-/// Runs shards that do nothing. What was done before the first status that speaks of any is not counted, nor its time.
-pub async fn run_noop(place: &Place, manifest: Value) -> Result<(Taken, Vec<Entry>)> {
+/// Shards that each start a process: a shell with this line.
+pub fn command(line: &str, count: u32, workers: u32, slots: u32) -> Value {
+    let mut job = noop(count, workers, slots);
+    job["metadata"]["name"] = json!("command");
+    job["spec"]["task"] = json!({
+        "exec": {"image": test_image("busybox"), "command": ["sh", "-c", line], "input": "None", "output": "None"}
+    });
+    job
+}
+
+/// Runs shards that leave nothing in a store. What was done before the first status that speaks of any is not counted, nor
+/// its time.
+pub async fn run_unstored(place: &Place, manifest: Value) -> Result<(Taken, Vec<Entry>)> {
     let (entries, applied) = run(place, manifest).await?;
     let first = begun(&entries)?;
     let last = ended(&entries)?;
