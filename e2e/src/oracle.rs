@@ -149,7 +149,7 @@ pub struct Record {
     pub found: bool,
 }
 
-/// All records of the only job in an output folder.
+/// All records of published shards of the only job in an output folder. Beside them stand those of attempts that failed.
 ///
 /// # Errors
 /// When there is not exactly one job, or a record is not of the documented form.
@@ -158,7 +158,11 @@ pub fn records(output: &Path) -> Result<Vec<Record>> {
     for file in fs::read_dir(job_folder(output)?.join("records"))? {
         let text = fs::read_to_string(file?.path())?;
         for line in text.lines() {
-            records.push(serde_json::from_str(line).map_err(|error| format!("record '{line}': {error}"))?);
+            let malformed = |error| format!("record '{line}': {error}");
+            let record: Value = serde_json::from_str(line).map_err(malformed)?;
+            if record.get("class").is_none() {
+                records.push(serde_json::from_value(record).map_err(malformed)?);
+            }
         }
     }
     records.sort_by_key(|record: &Record| (record.index, record.found));
