@@ -38,14 +38,6 @@ impl AttemptLimits {
             None
         }
     }
-
-    /// When a limit is over if nothing moves.
-    #[must_use]
-    pub fn next(&self, started: u64, last_progress: u64) -> Option<u64> {
-        let attempt = self.attempt.map(|limit| started.saturating_add(limit));
-        let progress = self.progress.map(|limit| last_progress.max(started).saturating_add(limit));
-        [attempt, progress].into_iter().flatten().min()
-    }
 }
 
 #[cfg(test)]
@@ -59,9 +51,7 @@ mod tests {
         assert_eq!(limits.is_over(10_000, 0, 0), Some(Over::Progress));
         assert_eq!(limits.is_over(59_999, 0, 50_000), None);
         assert_eq!(limits.is_over(60_000, 0, 59_999), Some(Over::Attempt));
-        assert_eq!((limits.next(0, 0), limits.next(0, 55_000)), (Some(10_000), Some(60_000)));
         assert_eq!(AttemptLimits::default().is_over(u64::MAX, 0, 0), None);
-        assert_eq!(AttemptLimits::default().next(0, 0), None);
     }
 
     #[test]

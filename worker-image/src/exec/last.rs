@@ -5,18 +5,23 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::OpenOptionsExt,
     path::Path,
+    time::Duration,
 };
 
 use hyperflow_api::exec::{FinallyOutput, OutputMode};
-use hyperflow_core::program::{Finally, Program, ended::Left};
+use hyperflow_core::{
+    limits::AttemptLimits,
+    program::{Finally, Program, ended::Left},
+};
 use rustix::fs::OFlags;
 
 use super::{
     child::{Child, Start, Stdin, Stdout},
-    environment, limits,
+    environment,
+    limits::{Guard, Limits},
     scratch::Scratch,
     speech::Speech,
-    watch::{End, Limits, State, Watch},
+    watch::{End, State, Watch},
 };
 use crate::{
     attempt::Attempt,
@@ -75,10 +80,11 @@ impl<'a> Last<'a> {
         })?;
         let speech = Speech::marked(io::stderr(), format!("[finally a{}] ", attempt.grant().attempt));
         // What it reads and writes is not seen here.
-        let limits = Limits { progress: None, ..limits(work) };
-        let state = State::default();
-        let (feed, output, saver) = (None, None, None);
-        let mut watch = Watch { work, attempt, child, feed, output, speech, scratch, saver, limits, state };
+        let limits = Limits::of(work);
+        let limits = Limits { time: AttemptLimits { progress: None, ..limits.time }, ..limits };
+        let guard = Guard::new(limits, scratch, None, Duration::ZERO);
+        let (feed, output, state) = (None, None, State::default());
+        let mut watch = Watch { work, attempt, child, feed, output, speech, guard, state };
         let end = watch.run()?;
         let said = watch.speech.tail();
         let failure = match end {

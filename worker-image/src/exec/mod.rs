@@ -4,7 +4,7 @@
 //! | what | where |
 //! | --- | --- |
 //! | the process | [`child`]; what it leaves behind: [`orphans`] |
-//! | while it runs | [`watch`], with its stdin from a [`feed`], its stderr to [`speech`], checkpoints to [`saved`] |
+//! | while it runs | [`watch`], with its stdin from a [`feed`], its stderr to [`speech`], checkpoints to [`saved`], within [`limits`] |
 //! | what it is told | [`environment`], [`description`] |
 //! | its input | [`inputs`], in an attempt's own [`scratch`] |
 //! | what it made | [`results`] |
@@ -18,6 +18,7 @@ mod environment;
 mod feed;
 mod inputs;
 pub mod last;
+mod limits;
 mod memory;
 mod orphans;
 mod results;
@@ -37,7 +38,7 @@ use hyperflow_api::{
 use hyperflow_core::{
     checkpoint::Origin,
     plan::Shard,
-    program::{Program, counted, ended},
+    program::{Program, counted},
     publish::Content,
     source::Cut,
 };
@@ -47,11 +48,12 @@ use self::{
     environment::About,
     feed::Feed,
     inputs::Placed,
+    limits::{Guard, Limits},
     results::Results,
     saved::Saver,
     scratch::Scratch,
     speech::Speech,
-    watch::{End, Limits, State, Watch},
+    watch::{End, State, Watch},
 };
 use crate::{
     attempt::Attempt,
@@ -198,8 +200,8 @@ impl Task<'_> {
             stdout: if output.is_some() { Stdout::Pipe } else { Stdout::Stderr },
         })?;
         let speech = Speech::new(io::stderr(), index, attempt.grant().attempt);
-        let limits = limits(work);
-        let mut watch = Watch { work, attempt, child, feed, output, speech, scratch, saver, limits, state };
+        let guard = Guard::new(Limits::of(work), scratch, saver, Duration::ZERO);
+        let mut watch = Watch { work, attempt, child, feed, output, speech, guard, state };
         let end = watch.run()?;
         let said = watch.speech.tail().to_vec();
         let failure = match end {
@@ -215,17 +217,5 @@ impl Task<'_> {
         input.unchanged(work)?;
         let text = results::text(program, scratch, &said)?;
         Ok(Ran { said, read: watch.state.fed + input.copied(), text })
-    }
-}
-
-/// What the spec allows an attempt.
-fn limits(work: &Work) -> Limits {
-    let policy = &work.brief.spec.failure_policy;
-    let seconds = |value: Option<i32>| Some(Duration::from_secs(u64::try_from(value?).ok()?.max(1)));
-    Limits {
-        deadline: seconds(policy.attempt_deadline_seconds),
-        progress: seconds(policy.progress_timeout_seconds),
-        scratch: work.job.scratch_bytes,
-        grace: Duration::from_millis(ended::grace_millis(work.brief.spec.workers.termination_grace_period_seconds)),
     }
 }

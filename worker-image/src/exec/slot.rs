@@ -27,7 +27,13 @@ use self::{
     bounds::Bounds,
     process::{End, Process},
 };
-use super::{Ran, Task, environment::About, limits, results, saved::Saver};
+use super::{
+    Ran, Task,
+    environment::About,
+    limits::{Guard, Limits},
+    results,
+    saved::Saver,
+};
 use crate::{
     fault::{self, Fault},
     work::locked,
@@ -88,8 +94,8 @@ impl Pool {
     }
 
     fn ready(&self, task: &Task<'_>, process: &mut Process) -> Result<(), Fault> {
-        let limits = limits(task.work);
-        let patience = limits.progress.unwrap_or(Duration::from_secs(START_SECONDS.into()));
+        let limits = Limits::of(task.work);
+        let patience = limits.patience().unwrap_or(Duration::from_secs(START_SECONDS.into()));
         let bounds = Bounds::Start { since: Instant::now(), patience, grace: limits.grace };
         match process.hear(task, bounds)? {
             End::Said(_) => Ok(()),
@@ -141,7 +147,8 @@ pub(super) fn run(task: &Task<'_>, about: &About<'_>, saver: Option<Saver<'_>>) 
     let id = shard.id();
     let texts = Texts::new(about);
     process.ask(&texts.asked(about, &id, &epoch), mark)?;
-    let bounds = Bounds::shard(limits(work), excused, saver, about.files, shard.bytes());
+    let guard = Guard::new(Limits::of(work), about.files, saver, excused);
+    let bounds = Bounds::shard(guard, shard.bytes());
     let end = process.hear(task, bounds)?;
     let said = process.said().to_vec();
     let answer = match end {

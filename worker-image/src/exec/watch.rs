@@ -9,40 +9,16 @@ use hyperflow_api::message::FailureClass;
 use hyperflow_core::program::ended::{Ended, Limit};
 use rustix::process::Signal;
 
-use super::{
-    child::Child,
-    feed::Feed,
-    memory, orphans,
-    saved::{Saved, Saver},
-    scratch::Scratch,
-    speech::Speech,
-};
+use super::{child::Child, feed::Feed, limits::Guard, memory, speech::Speech};
 use crate::{
     attempt::Attempt,
     fault::{self, Fault},
-    logs,
     segments::Writer,
     work::Work,
 };
 
 /// How long output is waited for that somebody else may still write when the program has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How often limits are looked at.
-const TICK: Duration = Duration::from_secs(1);
-
-/// What an attempt may not exceed.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Of its age.
-    pub deadline: Option<Duration>,
-    /// Of time without progress.
-    pub progress: Option<Duration>,
-    /// Bytes of scratch space.
-    pub scratch: Option<u64>,
-    /// Time between SIGTERM and SIGKILL when the worker leaves.
-    pub grace: Duration,
-}
-
 /// How it came to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -68,12 +44,8 @@ pub struct Watch<'a> {
     pub output: Option<&'a mut Writer>,
     /// Where its stderr goes.
     pub speech: Speech,
-    /// Its files.
-    pub scratch: &'a Scratch<'a>,
-    /// Its checkpoints, if they are kept.
-    pub saver: Option<Saver<'a>>,
-    /// What it may not exceed.
-    pub limits: Limits,
+    /// What it may not exceed, and its checkpoints.
+    pub guard: Guard<'a>,
     /// What moves while it runs.
     pub state: State,
 }
@@ -90,16 +62,11 @@ pub struct State {
     heard_all: bool,
     ended: Option<Instant>,
     told: Option<Instant>,
-    moved: Instant,
-    looked: Instant,
-    look_after: Duration,
-    made: (u64, i64, i64),
     killed_before: u64,
 }
 
 impl Default for State {
     fn default() -> Self {
-        let now = Instant::now();
         Self {
             fed: 0,
             pending: Vec::new(),
@@ -108,10 +75,6 @@ impl Default for State {
             heard_all: false,
             ended: None,
             told: None,
-            moved: now,
-            looked: now,
-            look_after: TICK,
-            made: (0, 0, 0),
             killed_before: memory::killed(),
         }
     }
@@ -134,7 +97,7 @@ impl Watch<'_> {
             if self.is_over() {
                 break End::Ended { ended: Ended::Exited(0), out_of_memory: false };
             }
-            if let Some(limit) = self.beyond()? {
+            if let Some(limit) = self.guard.beyond(self.attempt, self.state.fed, self.state.told.is_some())? {
                 break End::Beyond(limit);
             }
             self.wait();
@@ -159,15 +122,8 @@ impl Watch<'_> {
 
     /// The worker leaves, or the lease is fenced. What the program saved last is kept in the first case.
     fn stopped(&mut self) -> End {
-        let position = self.state.fed;
-        if let Some(saver) = self.saver.as_mut().filter(|_| self.attempt.wants_checkpoint()) {
-            match saver.save_last(position) {
-                Ok(Saved::TooLarge(bytes)) => tracing::warn!(bytes, "left without a last checkpoint: it is too large"),
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(error = logs::causes(&error), "left without a last checkpoint");
-                }
-            }
+        if self.attempt.wants_checkpoint() {
+            self.guard.save_last(self.state.fed);
         }
         End::Stopped
     }
@@ -186,7 +142,7 @@ impl Watch<'_> {
                 self.child.signal(Signal::TERM);
                 false
             }
-            Some(since) => since.elapsed() >= self.limits.grace,
+            Some(since) => since.elapsed() >= self.guard.limits.grace,
         }
     }
 
@@ -198,43 +154,5 @@ impl Watch<'_> {
         }
         let Some(since) = self.state.ended else { return false };
         self.child.stdout.is_none() || since.elapsed() >= LAST_WORDS
-    }
-
-    /// Whether it has passed a limit.
-    fn beyond(&mut self) -> Result<Option<Limit>, Fault> {
-        let Limits { deadline, progress, scratch, .. } = self.limits;
-        if let Some(deadline) = deadline.filter(|deadline| self.attempt.age() >= *deadline) {
-            return Ok(Some(Limit::Deadline(deadline.as_secs())));
-        }
-        if self.state.looked.elapsed() < self.state.look_after {
-            return Ok(None);
-        }
-        orphans::reap_ended();
-        let began = Instant::now();
-        if let Some(most) = scratch {
-            let bytes = self.scratch.bytes();
-            if bytes > most {
-                return Ok(Some(Limit::Scratch(bytes, most)));
-            }
-        }
-        if progress.is_some() {
-            let made = self.scratch.output_so_far();
-            if made != self.state.made {
-                (self.state.made, self.state.moved) = (made, began);
-            }
-        }
-        let position = self.state.fed;
-        if let Some(saver) = self.saver.as_mut() {
-            match saver.save_changed(position)? {
-                Saved::TooLarge(bytes) => return Ok(Some(Limit::Checkpoint(bytes))),
-                Saved::New => self.state.moved = Instant::now(),
-                Saved::Nothing => {}
-            }
-        }
-        // Looking at a million files must not be all that is done.
-        self.state.look_after = TICK.max(began.elapsed() * 10);
-        self.state.looked = Instant::now();
-        let late = progress.filter(|progress| self.state.moved.elapsed() >= *progress && self.state.told.is_none());
-        Ok(late.map(|late| Limit::NoProgress(late.as_secs())))
     }
 }

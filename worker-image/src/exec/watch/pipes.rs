@@ -3,7 +3,6 @@
 use std::{
     io::{ErrorKind, Read, Write},
     os::fd::AsFd,
-    time::Instant,
 };
 
 use rustix::{
@@ -39,7 +38,7 @@ impl Watch<'_> {
         }
         for _ in 0..TURN {
             let (Some(stdin), Some(feed)) = (&mut self.child.stdin, &mut self.feed) else { return Ok(()) };
-            let State { pending, given, fed, moved, .. } = &mut self.state;
+            let State { pending, given, fed, .. } = &mut self.state;
             if *given == pending.len() {
                 feed.next(pending, self.work.chunk())?;
                 *given = 0;
@@ -56,7 +55,8 @@ impl Watch<'_> {
             }
             match stdin.write(&pending[*given..]) {
                 Ok(written) => {
-                    (*given, *fed, *moved) = (*given + written, *fed + written as u64, Instant::now());
+                    (*given, *fed) = (*given + written, *fed + written as u64);
+                    self.guard.moved();
                     self.attempt.progressed(*fed);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
@@ -76,7 +76,7 @@ impl Watch<'_> {
                 Ok(0) => self.child.stdout = None,
                 Ok(length) => {
                     output.append(&self.state.buffer[..length])?;
-                    self.state.moved = Instant::now();
+                    self.guard.moved();
                     self.work.metrics.bytes_written.inc_by(length as u64);
                     match self.work.pace(length as u64, self.attempt) {
                         Err(Fault::Stopped) => return Ok(false),
