@@ -307,21 +307,11 @@ impl Shards {
     /// from `limit` on, which no stored reservation covers (P18). A worker `with_suspect` gets no other suspect beside it
     /// (P16).
     ///
+    /// What `leaves` names of those that wait is left to other workers.
+    ///
     /// # Errors
     /// With why there is none now.
-    pub fn candidate(
-        &self,
-        now: u64,
-        claims_stand: bool,
-        with_suspect: bool,
-        limit: ShardIndex,
-        window: usize,
-    ) -> Result<ShardIndex, NotNow> {
-        self.candidate_but_for(|_, _| false, now, claims_stand, with_suspect, limit, window)
-    }
-
-    /// The same for a worker that leaves some of those that wait to others.
-    pub(crate) fn candidate_but_for(
+    pub(crate) fn candidate(
         &self,
         leaves: impl Fn(ShardIndex, &Waiting) -> bool,
         now: u64,
@@ -388,7 +378,7 @@ mod tests {
     }
 
     fn next(shards: &Shards) -> Option<ShardIndex> {
-        shards.candidate(100, false, false, u32::MAX, 4).ok()
+        shards.candidate(|_, _| false, 100, false, false, u32::MAX, 4).ok()
     }
 
     #[test]
@@ -398,13 +388,13 @@ mod tests {
             assert_eq!(next(&shards), Some(index));
             shards.grant(index, lease(u64::from(index)));
         }
-        let full = shards.candidate(100, false, false, u32::MAX, 4);
+        let full = shards.candidate(|_, _| false, 100, false, false, u32::MAX, 4);
         assert_eq!(full, Err(NotNow::WindowFull), "four holes are the window");
         assert!(shards.published(3).0);
         assert_eq!(next(&shards), Some(4), "distance does not count");
         assert!(shards.wait(1, epoch(1), 50, History { failures: 1, ..History::default() }));
         assert_eq!(next(&shards), Some(1));
-        assert_eq!(shards.candidate(49, false, false, u32::MAX, 4), Ok(4));
+        assert_eq!(shards.candidate(|_, _| false, 49, false, false, u32::MAX, 4), Ok(4));
     }
 
     #[test]
@@ -437,10 +427,14 @@ mod tests {
         let mut shards = Shards::resume(10, 5, done, RangeSet::default(), BTreeMap::from([(3, waiting)]));
         assert_eq!(shards.limbo().to_string(), "1,4");
         assert_eq!(shards.pending(), 7);
-        assert_eq!(shards.candidate(50, true, false, u32::MAX, 9), Ok(5), "what was never granted is free at once");
-        assert_eq!(shards.candidate(50, false, false, u32::MAX, 9), Ok(1));
+        assert_eq!(
+            shards.candidate(|_, _| false, 50, true, false, u32::MAX, 9),
+            Ok(5),
+            "what was never granted is free at once"
+        );
+        assert_eq!(shards.candidate(|_, _| false, 50, false, false, u32::MAX, 9), Ok(1));
         shards.release_claims(50);
-        assert_eq!(shards.candidate(50, false, false, u32::MAX, 9), Ok(3));
+        assert_eq!(shards.candidate(|_, _| false, 50, false, false, u32::MAX, 9), Ok(3));
     }
 
     #[test]

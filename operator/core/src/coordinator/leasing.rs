@@ -57,32 +57,28 @@ impl Coordinator {
             return;
         };
         let held = self.shards.leased().get(&index).map(|leased| (leased.of(seat), leased.history));
-        match held {
+        let again = |lease: Lease| Lease { replaces: Some(claimed), from: position, position, ..lease };
+        let reissued = match held {
             Some((Some(lease), _)) if lease.epoch == claimed => {
                 self.shards.renew(index, claimed, now.millis + self.limits.lease_millis, position);
+                return;
             }
-            Some((Some(lease), history)) if lease.replaces == Some(claimed) => {
-                self.offer(seat, Grant { attempt: history.attempt(), ..reissue(target, lease.epoch, claimed) });
-            }
+            Some((Some(lease), history)) if lease.replaces == Some(claimed) => Some((lease, history)),
             Some((None, _)) if self.may_rejoin(index, claimed) => {
-                let lease = Lease { replaces: Some(claimed), from: position, position, ..self.lease(now, seat) };
-                match self.shards.duplicate(index, lease) {
-                    Some(history) => {
-                        self.offer(seat, Grant { attempt: history.attempt(), ..reissue(target, lease.epoch, claimed) });
-                    }
-                    None => self.revoke(seat, Revoked { target, epoch: claimed }),
-                }
+                let lease = again(self.lease(now, seat));
+                self.shards.duplicate(index, lease).map(|history| (lease, history))
             }
             None if self.plan.is_some() && self.verdict.is_none() && !self.is_suspended() => {
-                let lease = Lease { replaces: Some(claimed), from: position, position, ..self.lease(now, seat) };
-                match self.shards.grant(index, lease) {
-                    Some(history) => {
-                        self.offer(seat, Grant { attempt: history.attempt(), ..reissue(target, lease.epoch, claimed) });
-                    }
-                    None => self.revoke(seat, Revoked { target, epoch: claimed }),
-                }
+                let lease = again(self.lease(now, seat));
+                self.shards.grant(index, lease).map(|history| (lease, history))
             }
-            _ => self.revoke(seat, Revoked { target, epoch: claimed }),
+            _ => None,
+        };
+        match reissued {
+            Some((lease, history)) => {
+                self.offer(seat, Grant { attempt: history.attempt(), ..reissue(target, lease.epoch, claimed) });
+            }
+            None => self.revoke(seat, Revoked { target, epoch: claimed }),
         }
     }
 
@@ -228,7 +224,7 @@ impl Coordinator {
         // Looked for only where there are any, for this is asked for every grant.
         let with_suspect = self.shards.any_suspect_waits() && self.has_suspect(seat);
         let elsewhere = |index, waiting: &Waiting| self.is_left_to_others(now, seat, index, waiting);
-        let index = self.shards.candidate_but_for(elsewhere, now.millis, claims_stand, with_suspect, limit, WINDOW)?;
+        let index = self.shards.candidate(elsewhere, now.millis, claims_stand, with_suspect, limit, WINDOW)?;
         self.elsewhere.remove(&index);
         let probe = self.shards.limbo().contains(index);
         let from = self.shards.history(index).and_then(|history| history.checkpoint).map_or(0, |it| it.position);
