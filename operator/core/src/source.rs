@@ -226,13 +226,13 @@ fn check_items(items: &source::Items, mounts: &[VolumeMount]) -> Result<Source, 
 fn check_numbers(numbers: &source::Numbers) -> Result<Source, Refusal> {
     const FIELD: &str = "spec.source.numbers";
     /// Beyond this a JSON number is not exact.
-    const EXACT: i64 = 1 << 53;
+    const EXACT: u64 = 1 << 53;
     let (Ok(count), Ok(per_shard @ 1..)) = (u64::try_from(numbers.count), u64::try_from(numbers.numbers_per_shard))
     else {
         return refuse(FIELD, "`count` must be 0 or more and `numbersPerShard` 1 or more");
     };
     let start = numbers.start;
-    if start.abs() >= EXACT || numbers.count >= EXACT {
+    if start.unsigned_abs() >= EXACT || count >= EXACT {
         return refuse(FIELD, "`start` and `count` must be less than 9007199254740992");
     }
     let source = Source { listing: Listing::Numbers { start, count }, cut: Cut::Numbers { numbers: per_shard } };

@@ -139,3 +139,12 @@ fn what_is_changed_was_sound() {
         job::check(&spec);
     }
 }
+
+#[test]
+fn numbers_at_either_end_are_refused_or_planned() {
+    for start in [i64::MIN, 1 - (1 << 53), (1 << 53) - 1, 1 << 53, i64::MAX] {
+        let mut spec = sound(false);
+        spec["source"]["numbers"]["start"] = json!(start);
+        job::spec(&serde_json::to_vec(&spec).unwrap());
+    }
+}
