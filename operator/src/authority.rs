@@ -201,7 +201,7 @@ mod tests {
         // The replica that made it and one that starts later give and accept the same credentials.
         let worker = WorkerId { pod_uid: "pod-1".into(), nonce: 1 };
         let job = JobUid("job-1".into());
-        let hello = Hello { protocol: PROTOCOL, job, worker, slots: 1, held: Vec::new(), heard: 0 };
+        let hello = Hello { protocol: PROTOCOL, job, worker, slots: 1, held: Vec::new(), heard: 0, host: None };
         let given = |authority: &Authority| authority.mint().give(&hello, "team-a", 1_800_000_000);
         assert_eq!(given(&maker), given(&authority));
         let (certificate, key) = new_authority().unwrap();

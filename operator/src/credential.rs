@@ -111,7 +111,7 @@ mod tests {
 
     fn hello(job: &str, pod: &str, nonce: u64) -> Hello {
         let worker = WorkerId { pod_uid: pod.into(), nonce };
-        Hello { protocol: PROTOCOL, job: JobUid(job.into()), worker, slots: 1, held: Vec::new(), heard: 0 }
+        Hello { protocol: PROTOCOL, job: JobUid(job.into()), worker, slots: 1, held: Vec::new(), heard: 0, host: None }
     }
 
     fn ours() -> Hello {

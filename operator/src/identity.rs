@@ -131,7 +131,15 @@ mod tests {
 
     fn hello() -> Hello {
         let worker = WorkerId { pod_uid: "pod-1".into(), nonce: 1 };
-        Hello { protocol: PROTOCOL, job: JobUid("job-1".into()), worker, slots: 1, held: Vec::new(), heard: 0 }
+        Hello {
+            protocol: PROTOCOL,
+            job: JobUid("job-1".into()),
+            worker,
+            slots: 1,
+            held: Vec::new(),
+            heard: 0,
+            host: None,
+        }
     }
 
     fn good() -> TokenReviewStatus {

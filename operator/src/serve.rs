@@ -306,7 +306,7 @@ mod tests {
 
     fn hello_of(job: &str) -> Hello {
         let worker = WorkerId { pod_uid: "pod-1".into(), nonce: 1 };
-        Hello { protocol: PROTOCOL, job: JobUid(job.into()), worker, slots: 1, held: Vec::new(), heard: 0 }
+        Hello { protocol: PROTOCOL, job: JobUid(job.into()), worker, slots: 1, held: Vec::new(), heard: 0, host: None }
     }
 
     #[tokio::test]

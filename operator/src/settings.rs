@@ -129,7 +129,8 @@ impl Settings {
     /// What the core is told.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        Limits { lease_millis: u64::from(self.lease_seconds) * 1000, orphan_seconds: self.orphan_seconds }
+        let lease_millis = u64::from(self.lease_seconds) * 1000;
+        Limits { lease_millis, orphan_seconds: self.orphan_seconds, ..Limits::default() }
     }
 
     /// How long a Lease lasts.

@@ -139,6 +139,8 @@ impl Session {
                     Effect::UsePlan(plan) => self.runner.use_plan(plan),
                     Effect::Start(assignment) => events.extend(self.runner.start(assignment)),
                     Effect::Stop { run, how } => self.runner.stop(run, how),
+                    // Nobody keeps blocks yet.
+                    Effect::Blocks(_) => {}
                     Effect::Clean(index) => self.runner.clean(index),
                     Effect::Exit(reason) => exit = Some(reason),
                 }

@@ -8,16 +8,19 @@
 //! | the schema as a file | [`crd`] |
 //! | who is who: job, worker, shard, epoch | [`ids`] |
 //! | amounts of bytes, `64Mi` | [`quantity`] |
-//! | what operator and workers say to each other | [`message`], carried by [`wire`] |
+//! | copies of the input on nodes' disks | [`blocks`] |
+//! | what operator and workers say to each other | [`message`], of blocks [`replica`], carried by [`wire`] |
 //!
 //! Nothing here decides, waits or talks to Kubernetes: decisions are in `hyperflow-core`.
 
+pub mod blocks;
 pub mod crd;
 pub mod exec;
 pub mod failure;
 pub mod ids;
 pub mod message;
 pub mod quantity;
+pub mod replica;
 pub mod rerun;
 pub mod shardjob;
 pub mod source;

@@ -1,6 +1,9 @@
 //! What a worker and the operator say to each other, in types that cannot be wrong. [`crate::wire`] carries them.
 
-use crate::ids::{Epoch, JobUid, ShardIndex, Takeover, WorkerId};
+use crate::{
+    ids::{Epoch, JobUid, ShardIndex, Takeover, WorkerId},
+    replica::{BlockOrder, Holdings, Host},
+};
 
 /// Version of these messages. A worker of another version is refused by name.
 pub const PROTOCOL: u32 = 1;
@@ -43,6 +46,8 @@ pub struct Hello {
     /// The highest term that ever welcomed it: an operator with a lower one has been replaced, or the API server was
     /// restored from an older state (P1, P22).
     pub heard: u64,
+    /// Where it keeps blocks, if the job has any.
+    pub host: Option<Host>,
 }
 
 /// A lease that a worker has.
@@ -71,6 +76,8 @@ pub struct Report {
     pub first_number: u64,
     /// Must be acknowledged.
     pub facts: Vec<Fact>,
+    /// What its block store holds, if that is news. Said again, all of it, in each session: it needs no acknowledgement.
+    pub holdings: Option<Holdings>,
 }
 
 /// Something that happened and must not be forgotten: repeated in each new session until acknowledged (P12).
@@ -259,6 +266,8 @@ pub struct Orders {
     pub plan: Option<PlanRef>,
     /// Nothing is left to do: exit.
     pub leave: bool,
+    /// What to do with blocks.
+    pub blocks: Vec<BlockOrder>,
 }
 
 /// Which plan is in force.

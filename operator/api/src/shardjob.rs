@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     CONTROLLER,
+    blocks::Blocks,
     exec::Finally,
     failure::FailurePolicy,
     quantity::Quantity,
@@ -79,6 +80,12 @@ use crate::{
     )
     .message("is immutable once planned: the plan is there")
     .field_path(".spec.records"),
+    validation = Rule::new(
+        "!has(oldSelf.status) || !has(oldSelf.status.plan) || (has(self.spec.blocks) == has(oldSelf.spec.blocks) && \
+         (!has(self.spec.blocks) || self.spec.blocks == oldSelf.spec.blocks))"
+    )
+    .message("is immutable once planned: workers keep blocks by it")
+    .field_path(".spec.blocks"),
     validation = Rule::new(
         "has(self.spec.managedBy) == has(oldSelf.spec.managedBy) && (!has(self.spec.managedBy) || self.spec.managedBy \
          == oldSelf.spec.managedBy)"
@@ -168,6 +175,26 @@ use crate::{
     )
     .message("'All' needs {run} in `output.path`: what was published is never replaced")
     .field_path(".rerun.scope"),
+    validation = Rule::new("!has(self.blocks) || has(self.source.files)")
+        .message("`blocks` are pieces of files: they need `source.files`")
+        .field_path(".blocks"),
+    validation = Rule::new(
+        "!has(self.blocks) || !has(self.blocks.volumeName) || (has(self.workers.volumes) && \
+         self.workers.volumes.exists(v, v.name == self.blocks.volumeName))"
+    )
+    .message("must be the name of an entry in `workers.volumes`")
+    .field_path(".blocks.volumeName"),
+    validation = Rule::new(
+        "!has(self.blocks) || !has(self.task.exec) || self.task.exec.input != 'Range'"
+    )
+    .message("`task.exec.input` 'Range' lets the program read the mounted file itself: use 'File' or 'Stdin' with `blocks`")
+    .field_path(".task.exec.input"),
+    validation = Rule::new(
+        "!has(self.source.files) || !has(self.source.files.onChange) || self.source.files.onChange == 'Fail' || \
+         has(self.blocks)"
+    )
+    .message("'UseBlocks' needs `blocks`")
+    .field_path(".source.files.onChange"),
     validation = Rule::new("!has(self.task.noop) || !has(self.output)")
         .message("`task.noop` publishes nothing: remove `output`")
         .field_path(".task"),
@@ -232,6 +259,9 @@ pub struct ShardJobSpec {
     /// What is done about shards that take much longer than others.
     #[serde(default)]
     pub speculation: Speculation,
+    /// Keeps copies of the input on the nodes' disks. Needs `source.files`. Default: none are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<Blocks>,
     /// Runs shards of this job again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rerun: Option<Rerun>,

@@ -89,6 +89,30 @@ pub struct Files {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16))]
     pub record_prefix: Option<String>,
+    /// What happens when a file is no longer the one that was planned. Fail: the job fails before a byte of it is used.
+    /// UseBlocks: shards go on from copies of the planned content, and the job fails only when there are none.
+    #[serde(default, skip_serializing_if = "OnChange::is_fail")]
+    pub on_change: OnChange,
+}
+
+/// What happens when a file is no longer the one that was planned.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnChange {
+    /// The job fails.
+    #[default]
+    Fail,
+    /// Copies of the planned content are used.
+    UseBlocks,
+    /// A value of a newer schema than this program knows: refused by name, without breaking the watch of other jobs.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
+}
+
+impl OnChange {
+    fn is_fail(&self) -> bool {
+        *self == Self::Fail
+    }
 }
 
 /// Where input may be cut.

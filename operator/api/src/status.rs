@@ -56,6 +56,9 @@ pub struct ShardJobStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub failures: Vec<FailureSample>,
+    /// Copies of the input on the nodes' disks, while the job runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<BlockCounts>,
     /// What was published, shard by shard; set when the job has ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub report: Option<ReportStatus>,
@@ -131,6 +134,19 @@ pub struct ShardCounts {
     /// Failed shards in the same syntax.
     #[schemars(length(max = 131_072))]
     pub failed_indexes: String,
+}
+
+/// Copies of the input on the nodes' disks.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BlockCounts {
+    /// Groups of blocks that the plan has.
+    pub groups: i32,
+    /// Those with fewer whole copies than `spec.blocks.replicas`.
+    pub under_replicated: i32,
+    /// Whether copies outlive the pods: Node, Pod, or Mixed.
+    #[schemars(length(max = 16))]
+    pub kept_by: String,
 }
 
 /// The pool of workers.
@@ -214,4 +230,8 @@ pub struct Recovery {
     /// Shards that wait for another attempt: `17/u1763900000/a2/l1,…`.
     #[schemars(length(max = 262_144))]
     pub waiting: String,
+    /// Groups of blocks, by store: described in `hyperflow_core::blocks`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 262_144))]
+    pub blocks: String,
 }

@@ -13,6 +13,8 @@ pub mod proto {
 
 use proto as p;
 
+mod replica;
+
 /// A message that says nothing we understand.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -31,7 +33,7 @@ pub enum WireError {
     /// A failure class of a newer version.
     #[error("failure class {0} is unknown")]
     Class(i32),
-    /// A credential, which is for the stream and not for what it carries.
+    /// A credential or a passport, which is for the stream and not for what it carries.
     #[error("a credential where an order was expected")]
     Credential,
 }
@@ -231,6 +233,7 @@ impl From<m::FromWorker> for p::FromWorker {
                 slots: hello.slots,
                 held: hello.held.into_iter().map(Into::into).collect(),
                 heard: hello.heard,
+                host: hello.host.map(Into::into),
             }),
             m::FromWorker::Report(report) => p::from_worker::Message::Report(p::Report {
                 beat: report.beat,
@@ -239,6 +242,7 @@ impl From<m::FromWorker> for p::FromWorker {
                 leaving: report.leaving,
                 first_number: report.first_number,
                 facts: report.facts.into_iter().map(Into::into).collect(),
+                holdings: report.holdings.map(Into::into),
             }),
         };
         Self { message: Some(message) }
@@ -257,6 +261,7 @@ impl TryFrom<p::FromWorker> for m::FromWorker {
                 slots: hello.slots,
                 held: hello.held.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
                 heard: hello.heard,
+                host: hello.host.map(TryInto::try_into).transpose()?,
             }),
             p::from_worker::Message::Report(report) => Self::Report(m::Report {
                 beat: report.beat,
@@ -265,6 +270,7 @@ impl TryFrom<p::FromWorker> for m::FromWorker {
                 leaving: report.leaving,
                 first_number: report.first_number,
                 facts: report.facts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+                holdings: report.holdings.map(TryInto::try_into).transpose()?,
             }),
         })
     }
@@ -322,6 +328,7 @@ impl From<m::FromOperator> for p::FromOperator {
                 acked_through: orders.acked_through,
                 plan: orders.plan.map(|m::PlanRef { shards, digest }| p::PlanRef { shards, digest }),
                 leave: orders.leave,
+                blocks: orders.blocks.into_iter().map(Into::into).collect(),
             }),
         };
         Self { message: Some(message) }
@@ -337,7 +344,9 @@ impl TryFrom<p::FromOperator> for m::FromOperator {
                 let takeover = Takeover { term, random: takeover };
                 Self::Welcome(m::Welcome { takeover, job, lease_millis, orphan_seconds })
             }
-            p::from_operator::Message::Credential(_) => return Err(WireError::Credential),
+            p::from_operator::Message::Credential(_) | p::from_operator::Message::Passport(_) => {
+                return Err(WireError::Credential);
+            }
             p::from_operator::Message::Orders(orders) => Self::Orders(m::Orders {
                 grants: orders.grants.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
                 revoked: orders
@@ -348,6 +357,7 @@ impl TryFrom<p::FromOperator> for m::FromOperator {
                 acked_through: orders.acked_through,
                 plan: orders.plan.map(|p::PlanRef { shards, digest }| m::PlanRef { shards, digest }),
                 leave: orders.leave,
+                blocks: orders.blocks.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             }),
         })
     }
@@ -358,9 +368,14 @@ mod tests {
     use prost::Message;
 
     use super::*;
+    use crate::replica as r;
 
     fn lease() -> Epoch {
         Epoch { takeover: Takeover { term: 3, random: u64::MAX }, sequence: 9 }
+    }
+
+    fn peer() -> r::Peer {
+        r::Peer { pod: "pod-1".into(), address: "10.0.0.1:7701".into() }
     }
 
     #[test]
@@ -387,6 +402,19 @@ mod tests {
                 fact(m::News::Failed(failure)),
                 fact(m::News::Released),
             ],
+            holdings: Some(r::Holdings {
+                plan: "blake3:00".into(),
+                full: true,
+                free: 9,
+                groups: vec![r::GroupHeld { group: 3, blocks: 4, good: 2, stale: 1, corrupt: 1, digest: 5, bytes: 6 }],
+                ended: vec![r::LoadEnd {
+                    group: 2,
+                    order: 7,
+                    from_peers: 8,
+                    from_source: 9,
+                    trouble: Some(r::Trouble { reason: r::Trouble::FULL.into(), message: "no room".into() }),
+                }],
+            }),
         });
         let bytes = p::FromWorker::from(report.clone()).encode_to_vec();
         assert_eq!(m::FromWorker::try_from(p::FromWorker::decode(&bytes[..]).unwrap()), Ok(report));
@@ -408,6 +436,11 @@ mod tests {
             acked_through: Some(0),
             plan: Some(m::PlanRef { shards: 4, digest: "blake3:00".into() }),
             leave: true,
+            blocks: vec![
+                r::BlockOrder::Load { group: 0, order: 1, from: vec![peer()], source: true, grant: "g".into() },
+                r::BlockOrder::Drop { group: 1, what: r::Dropped::Outdated },
+                r::BlockOrder::Access { group: 2, from: vec![peer()], grant: "h".into() },
+            ],
         });
         let bytes = p::FromOperator::from(orders.clone()).encode_to_vec();
         assert_eq!(m::FromOperator::try_from(p::FromOperator::decode(&bytes[..]).unwrap()), Ok(orders));

@@ -14,8 +14,8 @@ use hyperflow_api::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    checkpoint::Cadence, layout::FOLDER, limits::AttemptLimits, paths::check_writable, policy::Rules,
-    retry::RetryPolicy, source, tolerance::Tolerance,
+    blocks::BlockPolicy, checkpoint::Cadence, layout::FOLDER, limits::AttemptLimits, paths::check_writable,
+    policy::Rules, retry::RetryPolicy, source, tolerance::Tolerance,
 };
 pub use crate::{
     output::{Named, Output},
@@ -56,6 +56,8 @@ pub struct Job {
     pub bytes_per_second: Option<u64>,
     /// Limit of one attempt's scratch space: a slot's share of the worker's.
     pub scratch_bytes: Option<u64>,
+    /// How many copies of the input are kept on nodes' disks, if any are.
+    pub blocks: Option<BlockPolicy>,
     /// Digest of source, output and records, and of task and finally: what may not change within a run (P4).
     pub frozen: String,
 }
@@ -153,6 +155,7 @@ impl Job {
             task,
             finally,
             output,
+            blocks: BlockPolicy::check(spec)?,
         };
         job.check_places()?;
         Ok(job)

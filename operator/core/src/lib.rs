@@ -34,6 +34,7 @@
 //!
 //! Rules are cited by their number in the protocol: P1 to P31, listed in `ARCHITECTURE.md`.
 
+pub mod blocks;
 pub mod boundary;
 pub mod causes;
 pub mod checkpoint;

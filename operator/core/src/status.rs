@@ -188,6 +188,7 @@ pub(crate) fn snapshot(known: &Coordinator, now: Now, reserved: ShardIndex) -> S
             selector: format!("{JOB_UID_LABEL}={}", known.seen.uid),
         }),
         failures: known.failures.clone(),
+        blocks: None,
         report: known.report.as_ref().map(report).or_else(|| old.report.clone().filter(|_| run_of(old) == known.run)),
         recovery: Some(notes(known, now, reserved)),
     };
@@ -247,6 +248,7 @@ fn notes(known: &Coordinator, now: Now, reserved: ShardIndex) -> Recovery {
         workers,
         attempts,
         waiting: if ended { String::new() } else { recovery::encode_waiting(waiting) },
+        blocks: String::new(),
     }
 }
 

@@ -21,11 +21,13 @@ pub struct Limits {
     pub lease_millis: u64,
     /// A worker that hears no operator for so long stops (P17).
     pub orphan_seconds: u32,
+    /// The copies of a node that is silent for so long are made again elsewhere.
+    pub blocks_lost_millis: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { lease_millis: 10_000, orphan_seconds: 600 }
+        Self { lease_millis: 10_000, orphan_seconds: 600, blocks_lost_millis: 60_000 }
     }
 }
 

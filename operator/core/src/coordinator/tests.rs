@@ -77,7 +77,8 @@ impl Desk {
 
     fn hello(&mut self, session: u64, pod: &str, nonce: u64, held: Vec<Held>) {
         let worker = WorkerId { pod_uid: pod.into(), nonce };
-        let hello = Hello { protocol: PROTOCOL, job: JobUid("uid".into()), worker, slots: 2, held, heard: 0 };
+        let hello =
+            Hello { protocol: PROTOCOL, job: JobUid("uid".into()), worker, slots: 2, held, heard: 0, host: None };
         self.handle(Event::SessionOpened { session: SessionId(session), hello });
     }
 

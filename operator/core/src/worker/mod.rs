@@ -14,6 +14,7 @@
 mod outbox;
 mod runs;
 mod session;
+mod stock;
 
 use hyperflow_api::{
     ids::{JobUid, ShardIndex, WorkerId},
@@ -21,12 +22,14 @@ use hyperflow_api::{
         Checkpoint, Fact, Failure, FromOperator, FromWorker, Grant, Hello, News, Orders, Owner, PROTOCOL, PlanRef,
         Planned, Published, Report, Revoked, StoredReport, Welcome,
     },
+    replica::{BlockOrder, Holdings, Host},
 };
 
 use crate::Now;
 use outbox::Outbox;
 use runs::{Accepted, Runs};
 use session::Session;
+use stock::Stock;
 
 /// An attempt in this process, whatever its epoch is by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,6 +65,8 @@ pub enum Event {
         /// How.
         outcome: Outcome,
     },
+    /// The block store was looked through, or has changed.
+    Stocked(Holdings),
     /// The process was asked to stop (SIGTERM): checkpoint, hand back, leave.
     Terminate,
     /// Nothing more happened just now: send what has gathered. Also the clock's tick.
@@ -100,6 +105,8 @@ pub enum Effect {
     UsePlan(PlanRef),
     /// Begin an attempt.
     Start(Assignment),
+    /// Do this with the block store.
+    Blocks(BlockOrder),
     /// End an attempt.
     Stop {
         /// Which.
@@ -167,6 +174,8 @@ pub struct Worker {
     session: Session,
     runs: Runs,
     outbox: Outbox,
+    host: Option<Host>,
+    stock: Stock,
     leaving: Option<Leaving>,
     grace: u64,
 }
@@ -176,7 +185,8 @@ impl Worker {
     #[must_use]
     pub fn new(now: Now, job: JobUid, id: WorkerId, slots: u32) -> Self {
         let (session, runs, outbox) = (Session::new(now.millis), Runs::default(), Outbox::default());
-        Self { job, id, slots: slots.max(1), session, runs, outbox, leaving: None, grace: GRACE_MILLIS }
+        let (host, stock) = (None, Stock::default());
+        Self { job, id, slots: slots.max(1), session, runs, outbox, host, stock, leaving: None, grace: GRACE_MILLIS }
     }
 
     /// The same, whose attempts have so many milliseconds to end when it leaves: a program may need them to write its
@@ -184,6 +194,12 @@ impl Worker {
     #[must_use]
     pub fn with_grace(self, millis: u64) -> Self {
         Self { grace: millis, ..self }
+    }
+
+    /// The same, which keeps blocks.
+    #[must_use]
+    pub fn with_host(self, host: Host) -> Self {
+        Self { host: Some(host), ..self }
     }
 
     /// The one door: what happened goes in, what to do comes out.
@@ -194,7 +210,8 @@ impl Worker {
                 self.session.greet();
                 let (job, worker, held) = (self.job.clone(), self.id.clone(), self.runs.held());
                 let heard = self.session.highest_term();
-                let hello = Hello { protocol: PROTOCOL, job, worker, slots: self.slots, held, heard };
+                let (slots, host) = (self.slots, self.host.clone());
+                let hello = Hello { protocol: PROTOCOL, job, worker, slots, held, heard, host };
                 effects.push(Effect::Send(FromWorker::Hello(hello)));
             }
             Event::Disconnected => self.session.close(),
@@ -202,6 +219,7 @@ impl Worker {
             Event::Progressed { run, position } => self.runs.progressed(run, position),
             Event::Checkpointed { run, checkpoint } => self.checkpointed(run, checkpoint),
             Event::Ended { run, outcome } => self.ended(now, run, outcome),
+            Event::Stocked(holdings) => self.stock.news(holdings),
             Event::Terminate => self.leave(now, "asked to terminate", &mut effects),
             Event::Flush => self.flush(now, &mut effects),
         }
@@ -236,6 +254,7 @@ impl Worker {
             FromOperator::Welcome(welcome) => {
                 if self.session.welcome(now.millis, &welcome) {
                     self.outbox.begin_session();
+                    self.stock.begin_session();
                     effects.push(Effect::Configure(Box::new(welcome)));
                 } else {
                     effects.push(Effect::Disconnect("an operator of a lower term answered"));
@@ -250,6 +269,7 @@ impl Worker {
         if let Some(plan) = orders.plan {
             effects.push(Effect::UsePlan(plan));
         }
+        effects.extend(orders.blocks.into_iter().map(Effect::Blocks));
         for Revoked { target, epoch } in orders.revoked {
             let run = self.runs.fence(target, epoch);
             effects.extend(run.map(|run| Effect::Stop { run, how: Stop::Now }));
@@ -339,10 +359,11 @@ impl Worker {
         let capacity = self.capacity();
         let news = self.session.say_capacity(capacity);
         let (first_number, facts) = self.outbox.unsent();
-        if beat || news || !facts.is_empty() {
+        let holdings = self.stock.untold();
+        if beat || news || !facts.is_empty() || holdings.is_some() {
             let held = if beat { self.runs.held() } else { Vec::new() };
             let leaving = self.leaving.is_some();
-            let report = Report { beat, held, capacity, leaving, first_number, facts };
+            let report = Report { beat, held, capacity, leaving, first_number, facts, holdings };
             effects.push(Effect::Send(FromWorker::Report(report)));
         }
     }

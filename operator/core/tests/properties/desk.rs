@@ -143,6 +143,7 @@ impl Desk {
             slots,
             held: worker.held(),
             heard: 0,
+            host: None,
         };
         let session = worker.session;
         self.workers.insert(pod, worker);

@@ -76,11 +76,11 @@ pub fn from_worker() -> impl Strategy<Value = FromWorker> {
     let hello = (any::<(u32, String, String, u64, u32, u64)>(), vec(held(), 0..4)).prop_map(|(parts, held)| {
         let (protocol, job, pod_uid, nonce, slots, heard) = parts;
         let worker = WorkerId { pod_uid, nonce };
-        FromWorker::Hello(Hello { protocol, job: JobUid(job), worker, slots, held, heard })
+        FromWorker::Hello(Hello { protocol, job: JobUid(job), worker, slots, held, heard, host: None })
     });
     let parts = (any::<(bool, u32, bool, u64)>(), vec(held(), 0..4), vec(fact(), 0..4));
     let report = parts.prop_map(|((beat, capacity, leaving, first_number), held, facts)| {
-        FromWorker::Report(Report { beat, held, capacity, leaving, first_number, facts })
+        FromWorker::Report(Report { beat, held, capacity, leaving, first_number, facts, holdings: None })
     });
     prop_oneof![hello, report]
 }
@@ -109,7 +109,7 @@ pub fn from_operator() -> impl Strategy<Value = FromOperator> {
     let rest = any::<(Option<u64>, bool)>();
     let parts = (vec(grant(), 0..4), vec(revoked, 0..4), option::of(plan), rest);
     let orders = parts.prop_map(|(grants, revoked, plan, (acked_through, leave))| {
-        FromOperator::Orders(Orders { grants, revoked, acked_through, plan, leave })
+        FromOperator::Orders(Orders { grants, revoked, acked_through, plan, leave, blocks: Vec::new() })
     });
     prop_oneof![welcome, orders]
 }

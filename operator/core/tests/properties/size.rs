@@ -112,7 +112,7 @@ fn with_every_hole_leased(node_letters: usize) -> ShardJobStatus {
         let session = SessionId(number.into());
         let worker = WorkerId { pod_uid: uid(number), nonce: 1 };
         let job = seen.uid.clone();
-        let hello = Hello { protocol: PROTOCOL, job, worker, slots: 1, held: vec![], heard: 0 };
+        let hello = Hello { protocol: PROTOCOL, job, worker, slots: 1, held: vec![], heard: 0, host: None };
         handle(&mut core, LATER, Event::SessionOpened { session, hello }, &mut last);
         let report = Report { capacity: 1, ..Report::default() };
         handle(&mut core, LATER, Event::Reported { session, report }, &mut last);

@@ -149,6 +149,7 @@ impl World {
                     attempt.stop = attempt.stop.filter(|stop| *stop == hyperflow_core::worker::Stop::Now).or(Some(how));
                 }
             }
+            Effect::Blocks(_) => {}
             Effect::Clean(index) => self.clean(pod, nonce, index),
             Effect::Disconnect(_) => {
                 if let Some(id) = self.process(pod, nonce).and_then(|process| process.session.take()) {

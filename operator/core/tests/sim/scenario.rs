@@ -149,7 +149,7 @@ impl Scenario {
     }
 
     pub fn limits(&self) -> Limits {
-        Limits { lease_millis: LEASE_MILLIS, orphan_seconds: self.orphan_seconds }
+        Limits { lease_millis: LEASE_MILLIS, orphan_seconds: self.orphan_seconds, ..Limits::default() }
     }
 
     pub fn seen(&self) -> Seen {

@@ -155,6 +155,7 @@ fn act(now: Now, before: &Kept<Process>, deed: &Deed) -> Act {
                     attempt.stopped = true;
                 }
             }
+            Effect::Blocks(_) => {}
             Effect::Clean(index) => cleaned.push(index),
             Effect::Disconnect(_) => hangs_up = true,
             Effect::Exit(reason) => panic!("a worker ends: {reason}"),

@@ -33,7 +33,8 @@ impl Desk {
     /// A process of a pod that would hold so many leases; what it is granted.
     fn works(&mut self, session: u64, pod: &str, nonce: u64, slots: u32) -> Vec<Grant> {
         let worker = WorkerId { pod_uid: pod.into(), nonce };
-        let hello = Hello { protocol: PROTOCOL, job: JobUid("uid".into()), worker, slots, held: vec![], heard: 0 };
+        let hello =
+            Hello { protocol: PROTOCOL, job: JobUid("uid".into()), worker, slots, held: vec![], heard: 0, host: None };
         self.handle(Event::SessionOpened { session: SessionId(session), hello });
         self.report(session, Report { capacity: slots, ..Report::default() });
         self.orders(session).into_iter().flat_map(|orders| orders.grants).collect()
@@ -91,7 +92,8 @@ fn a_shard_that_kills_three_workers_alone_is_given_up() {
 fn prefetched_leases_are_not_charged() {
     let mut desk = Desk::of(&with_slots(1), &["a", "b"]);
     let worker = WorkerId { pod_uid: "a".into(), nonce: 1 };
-    let hello = Hello { protocol: PROTOCOL, job: JobUid("uid".into()), worker, slots: 1, held: vec![], heard: 0 };
+    let hello =
+        Hello { protocol: PROTOCOL, job: JobUid("uid".into()), worker, slots: 1, held: vec![], heard: 0, host: None };
     desk.handle(Event::SessionOpened { session: SessionId(1), hello });
     desk.report(1, Report { capacity: 4, ..Report::default() });
     desk.dies(1);
@@ -283,7 +285,8 @@ fn nobody_waits_for_a_sweep_that_cannot_come() {
 fn a_worker_that_knows_a_higher_term_ends_this_take_over() {
     let mut desk = Desk::ready();
     let worker = WorkerId { pod_uid: "pod-a".into(), nonce: 1 };
-    let hello = Hello { protocol: PROTOCOL, job: JobUid("uid".into()), worker, slots: 2, held: vec![], heard: 9 };
+    let hello =
+        Hello { protocol: PROTOCOL, job: JobUid("uid".into()), worker, slots: 2, held: vec![], heard: 9, host: None };
     desk.handle(Event::SessionOpened { session: SessionId(1), hello: hello.clone() });
     assert_eq!((desk.coordinator.outranked(), &desk.closed[..]), (Some(9), &[SessionId(1)][..]));
     let next = Coordinator::take_over(Now::default(), &seen(), 8, 9, Limits::default()).unwrap();

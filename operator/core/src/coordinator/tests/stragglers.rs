@@ -63,7 +63,7 @@ impl Race {
     fn hello(&mut self, worker: u64, nonce: u64, held: Vec<Held>) {
         let id = WorkerId { pod_uid: worker.to_string(), nonce };
         let job = JobUid("uid".into());
-        let hello = Hello { protocol: PROTOCOL, job, worker: id, slots: 1, held, heard: 0 };
+        let hello = Hello { protocol: PROTOCOL, job, worker: id, slots: 1, held, heard: 0, host: None };
         self.desk.handle(Event::SessionOpened { session: SessionId(worker), hello });
         self.said[usize::try_from(worker).unwrap()] = 0;
     }
@@ -375,7 +375,7 @@ fn after_a_take_over_both_attempts_may_go_on() {
         for place in [3, twin] {
             let worker = WorkerId { pod_uid: place.to_string(), nonce: 1 };
             let (job, held) = (JobUid("uid".into()), vec![claim(place)]);
-            let hello = Hello { protocol: PROTOCOL, job, worker, slots: 1, held, heard: 0 };
+            let hello = Hello { protocol: PROTOCOL, job, worker, slots: 1, held, heard: 0, host: None };
             next.handle(Event::SessionOpened { session: SessionId(u64::try_from(place).unwrap()), hello });
             next.handle(Event::Flush);
         }
