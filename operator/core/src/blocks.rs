@@ -3,16 +3,33 @@
 //! | question | file |
 //! | --- | --- |
 //! | what is a block, and which group is it in | [`geometry`] |
+//! | which store has which group, and who is heard | `map.rs` |
+//! | what is done about a copy | `rules.rs` |
+//! | which nodes should have a group | `placement.rs` |
+//! | which copies are made next, and from where | `repair.rs` |
+//! | when copies are not made again, for it is the network | `breaker.rs` |
+//! | all of that together | `keeper.rs` |
 //!
 //! A block is a piece of one shard's planned input, at most [`BLOCK_BYTES`] long. A group is the blocks of consecutive
 //! shards, [`GROUPS`] of them in a job: placing single blocks would make the status megabytes, groups keep it at some
 //! kilobytes. Which group a shard is in is arithmetic, so that the operator need not read the plan.
 
+mod breaker;
 mod geometry;
+mod keeper;
+mod map;
+mod placement;
+mod repair;
+mod rules;
 
 use hyperflow_api::{ShardJobSpec, exec::InputMode, source::OnChange};
 
 pub use self::geometry::{BLOCK_BYTES, Block, GROUPS, blocks_of, group_of, groups, shards_of};
+pub(crate) use self::{
+    keeper::{Around, Keeper, first_fresh},
+    map::{Presence, Store, StoreId},
+    repair::Loads,
+};
 use crate::job::{Refusal, amount, refuse};
 
 /// How many copies of the input are kept, and when they are used.

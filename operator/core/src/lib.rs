@@ -13,6 +13,7 @@
 //! | whose are the names of results | [`claim`] |
 //! | which state is a shard in, who holds it | [`shards`], with its [`history`] |
 //! | who gets which shard next | [`coordinator`], `leasing.rs` |
+//! | which copies of the input are made or dropped | [`blocks`], [`coordinator`], `blocks.rs` |
 //! | why is nothing leased just now | [`reasons`] |
 //! | why did a pod end, and who pays | [`causes`], [`coordinator`], `losses.rs` |
 //! | what does a failure do, by which rule | [`policy`] |

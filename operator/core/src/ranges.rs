@@ -53,6 +53,28 @@ impl RangeSet {
         self.ranges.keys().next().copied()
     }
 
+    /// The lowest index that is also in `range`.
+    #[must_use]
+    pub fn first_in(&self, range: Range<ShardIndex>) -> Option<ShardIndex> {
+        let here = self.contains(range.start).then_some(range.start);
+        let next = || self.ranges.range(range.start..).next().map(|(&start, _)| start);
+        here.or_else(next).filter(|index| *index < range.end)
+    }
+
+    /// How many of the indexes are in `range`.
+    #[must_use]
+    pub fn count_in(&self, range: Range<ShardIndex>) -> u32 {
+        let before = self.ranges.range(..range.start).next_back();
+        let all = before.into_iter().chain(self.ranges.range(range.start..range.end.max(range.start)));
+        all.map(|(&start, &end)| end.min(range.end).saturating_sub(start.max(range.start))).sum()
+    }
+
+    /// How many ranges they are.
+    #[must_use]
+    pub fn pieces(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// Adds an index; false if it was there.
     pub fn insert(&mut self, index: ShardIndex) -> bool {
         if self.contains(index) {
@@ -170,6 +192,9 @@ mod tests {
                 }
                 prop_assert_eq!(set.len() as usize, model.len());
                 prop_assert_eq!(set.first(), model.first().copied());
+                prop_assert_eq!(set.first_in(7..20), model.range(7..20).next().copied());
+                prop_assert_eq!(set.count_in(7..20) as usize, model.range(7..20).count());
+                prop_assert_eq!(set.pieces(), set.ranges().count());
             }
             prop_assert!(set.iter().eq(model.iter().copied()));
             prop_assert_eq!(set.to_string().parse::<RangeSet>().unwrap(), set);

@@ -188,7 +188,7 @@ pub(crate) fn snapshot(known: &Coordinator, now: Now, reserved: ShardIndex) -> S
             selector: format!("{JOB_UID_LABEL}={}", known.seen.uid),
         }),
         failures: known.failures.clone(),
-        blocks: None,
+        blocks: known.block_counts().filter(|_| ended.is_none()),
         report: known.report.as_ref().map(report).or_else(|| old.report.clone().filter(|_| run_of(old) == known.run)),
         recovery: Some(notes(known, now, reserved)),
     };

@@ -225,6 +225,7 @@ impl Coordinator {
         let with_suspect = self.shards.any_suspect_waits() && self.has_suspect(seat);
         let elsewhere = |index, waiting: &Waiting| self.is_left_to_others(now, seat, index, waiting);
         let index = self.shards.candidate(elsewhere, now.millis, claims_stand, with_suspect, limit, WINDOW)?;
+        let index = self.nearest(now, seat, index)?;
         self.elsewhere.remove(&index);
         let probe = self.shards.limbo().contains(index);
         let from = self.shards.history(index).and_then(|history| history.checkpoint).map_or(0, |it| it.position);

@@ -17,12 +17,14 @@
 //! | an output that is full | `room.rs` |
 //! | who is too slow for what is left; what gets a second attempt | `speed.rs`, `stragglers.rs` |
 //! | work for one worker before and after all shards | `chore.rs` |
+//! | copies of the input on nodes' disks: who is told what, which shard is near | `blocks.rs` |
 //! | names and results that belong to another job | `claims.rs` |
 //! | how and when the job ends | `end.rs`, its last command `finishing.rs`, its time `deadline.rs` |
 //! | which run this is, and how the next begins | `runs.rs` |
 //! | how many pods, and which must go | `pool.rs`, `outdated.rs` |
 //! | when the status is written, and what follows when it is stored | `writer.rs` |
 
+mod blocks;
 mod chore;
 mod claims;
 mod deadline;
@@ -54,6 +56,7 @@ pub(crate) use facts::shorten;
 use hyperflow_api::{
     ids::{Takeover, WorkerId},
     message::{Held, Orders, Planned, StoredReport, Target},
+    replica::Host,
     status::{FailureSample, ShardCounts},
 };
 pub use leasing::{STATUS_BYTES, WINDOW};
@@ -62,6 +65,7 @@ pub use runs::made_of;
 
 use crate::{
     Now,
+    blocks::Keeper,
     clock::Clock,
     estimate::Estimate,
     job::{Job, Refusal},
@@ -84,6 +88,8 @@ pub(crate) struct Worker {
     /// Leases that it said it holds, until it is welcomed.
     claims: Vec<Held>,
     slots: u32,
+    /// Where it keeps blocks, if it does.
+    host: Option<Host>,
     capacity: u32,
     leaving: bool,
     held: BTreeSet<Target>,
@@ -149,6 +155,9 @@ pub struct Coordinator {
     pub(crate) room: room::Room,
     pub(crate) estimate: Estimate,
     pace: stragglers::Pace,
+    pub(crate) blocks: Keeper,
+    /// Until when workers wait for a shard that is near them.
+    patience: BTreeMap<Seat, u64>,
     /// How long the job is active.
     pub(crate) clock: Clock,
     /// Until then, workers of an earlier operator may claim what they hold (P18).
@@ -199,6 +208,8 @@ impl Coordinator {
             room: room::Room::left(&seen.status),
             estimate: Estimate::default(),
             pace: stragglers::Pace::default(),
+            blocks: Keeper::of_term(left.term.max(heard).saturating_add(1)),
+            patience: BTreeMap::new(),
             clock: left.clock,
             claims_until: resumed.then_some(now.millis + limits.lease_millis),
             writer: writer::Writer::new(left.reserved_through),
@@ -247,11 +258,17 @@ impl Coordinator {
     #[must_use]
     pub fn next_wake(&self, now: Now) -> u64 {
         let idle = now.millis + 1000;
-        [self.next_lease_wake(now), self.writer.next_wake(), self.claims_until, self.next_session_wake()]
-            .into_iter()
-            .flatten()
-            .fold(idle, u64::min)
-            .max(now.millis)
+        [
+            self.next_lease_wake(now),
+            self.writer.next_wake(),
+            self.claims_until,
+            self.next_session_wake(),
+            self.next_patience_wake(now),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(idle, u64::min)
+        .max(now.millis)
     }
 
     /// Who speaks: stored with the status, and compared by whoever finds another's.
@@ -305,7 +322,9 @@ impl Coordinator {
         self.end_what_ran_out(now, effects);
         self.let_claims_fall(now);
         self.conclude(now, effects);
+        self.mind_blocks(now);
         self.grant(now);
+        self.tell_access(now);
         self.ask_for_owner(effects);
         self.watch_starting(now);
         self.watch_stranded(effects);

@@ -92,6 +92,7 @@ impl Coordinator {
             return;
         }
         self.nodes.seen = Some(nodes);
+        self.blocks.stir();
         self.acquit_by_nodes(now);
         effects.push(Effect::LookAtPool);
     }

@@ -134,6 +134,7 @@ impl Coordinator {
                 worker.node = self.pool.node(&worker.id.pod_uid).unwrap_or_default().to_owned();
             }
         }
+        self.blocks.stir();
         self.learn_of_pods(now, &before);
         for uid in lost {
             let seats: Vec<_> =
@@ -223,11 +224,13 @@ impl Coordinator {
     }
 
     /// Pods on nodes that live and take no more work, when they have nothing to do any more. Those on nodes that are lost
-    /// are left to Kubernetes, which knows when a node is.
+    /// are left to Kubernetes, which knows when a node is; those that keep blocks wait for their nodes without end, and only
+    /// the end of the job ends them (P30).
     fn stranded(&self) -> impl Iterator<Item = &Pod> {
         let holds = |uid: &str| self.workers.values().any(|worker| worker.id.pod_uid == uid && !worker.held.is_empty());
         let lost = |pod: &Pod| pod.node.as_deref().is_some_and(|node| self.nodes.gone(node).is_some());
-        let unfit = move |pod: &&Pod| !pod.leaving && !self.is_to_stay(pod) && !lost(pod);
+        let ends = self.job.blocks.is_some() && self.desired() == 0;
+        let unfit = move |pod: &&Pod| !pod.leaving && !self.is_to_stay(pod) && (ends || !lost(pod));
         self.pool.pods.values().filter(unfit).filter(move |pod| !holds(&pod.uid))
     }
 
@@ -248,7 +251,8 @@ impl Coordinator {
             let worker = self.workers.values().find(|worker| worker.id.pod_uid == uid);
             worker.map_or((false, 0), |worker| (worker.session.is_some(), worker.held.len()))
         };
-        pods.sort_by_key(|pod| (busy(&pod.uid), pod.name.clone()));
+        // What only one pod has goes last (P30).
+        pods.sort_by_key(|pod| (self.blocks.held_by_pod(&pod.uid), busy(&pod.uid), pod.name.clone()));
         let keep = self.verdict == Some(Verdict::Deleted) && self.conclusion.is_none();
         let count = match (keep, ending) {
             // One of them may have to sweep.

@@ -42,6 +42,7 @@ impl Coordinator {
             effects.push(Effect::Close { session: stale, reason: "worker opened another session" });
         }
         self.sessions.insert(session, seat);
+        self.host_greets(seat, hello.host.as_ref());
         let worker = Worker {
             id: hello.worker,
             node: String::new(),
@@ -49,6 +50,7 @@ impl Coordinator {
             welcomed: false,
             claims: hello.held,
             slots: hello.slots.max(1),
+            host: hello.host,
             capacity: 0,
             leaving: false,
             speed: old.as_ref().map(|worker| worker.speed).unwrap_or_default(),
@@ -110,6 +112,7 @@ impl Coordinator {
             orphan_seconds: self.limits.orphan_seconds,
         });
         effects.push(Effect::Send { session, message: welcome });
+        self.blocks.stir();
         let claims = std::mem::take(&mut worker.claims);
         let held = claims.iter().map(|claim| claim.target).collect();
         let before = std::mem::replace(&mut worker.held, held);
@@ -137,6 +140,7 @@ impl Coordinator {
             worker.session = None;
             worker.since = now.millis;
             worker.orders = Orders::default();
+            self.blocks.stir();
             self.writer.touch();
         }
     }
@@ -164,6 +168,9 @@ impl Coordinator {
         }
         if report.beat {
             self.renew(now, seat, &report.held);
+        }
+        if let Some(holdings) = &report.holdings {
+            self.stocked(now, seat, holdings);
         }
     }
 
@@ -230,6 +237,7 @@ impl Coordinator {
         if let Some(worker) = self.workers.remove(&seat) {
             self.seats.remove(&worker.id);
             self.sessions.retain(|_, of| *of != seat);
+            self.forget_host(seat);
         }
         self.writer.touch();
     }

@@ -49,7 +49,7 @@ impl Pace {
         }
     }
 
-    fn median(&self) -> Option<u64> {
+    pub(super) fn median(&self) -> Option<u64> {
         let mut all: Vec<u64> = self.latest.iter().copied().collect();
         all.sort_unstable();
         all.get(all.len() / 2).copied()

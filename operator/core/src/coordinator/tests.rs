@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::*;
 
+mod blocks;
 mod claims;
 mod faults;
 mod finishing;

@@ -97,5 +97,6 @@ pub fn check(coordinator: &Coordinator) {
     demand(settled_shards_rest(shards));
     demand(epochs_are_unique(shards));
     demand(twins_are_apart(shards));
+    demand(super::blocks::reservations_add_up(coordinator.blocks.loads()));
     demand(leases_have_workers(shards, |seat| coordinator.workers.contains_key(&seat)));
 }

@@ -1,0 +1,421 @@
+//! Keeps the copies of a job's blocks: looks at what stores have, and says what is to be loaded and dropped.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hyperflow_api::{
+    ids::{JobUid, ShardIndex},
+    replica::{BlockOrder, Dropped, Holdings, Peer, Trouble},
+    status::BlockCounts,
+};
+
+use super::{
+    Figures,
+    breaker::Breaker,
+    map::{Map, Presence, Store, StoreId},
+    repair::{FULL_MILLIS, Loads, Moment, peers},
+    rules::{Case, Copy, Rule, judge},
+};
+use crate::{coordinator::Announcement, ranges::RangeSet, shards::Seat};
+
+/// Where a group may be read is said again after so long, for the right to it runs out.
+const ACCESS_MILLIS: u64 = 300_000;
+
+/// It is looked again after so long, if nothing happens.
+const LOOK_MILLIS: u64 = 500;
+
+/// What the coordinator knows, for one look.
+pub(crate) struct Around<'a> {
+    pub(crate) now: u64,
+    pub(crate) job: &'a JobUid,
+    pub(crate) lease_millis: u64,
+    pub(crate) lost_millis: u64,
+    pub(crate) plan_bytes: u64,
+    /// Shards are being processed: otherwise nothing is ordered.
+    pub(crate) runs: bool,
+    pub(crate) term_is_stored: bool,
+    /// Groups with shards that are not settled.
+    pub(crate) open: BTreeSet<u32>,
+    /// Groups that a worker reads just now, with its seat.
+    pub(crate) read: BTreeSet<(Seat, u32)>,
+}
+
+/// All that is known and under way of a job's blocks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Keeper {
+    pub(super) map: Map,
+    pub(super) loads: Loads,
+    replicas: usize,
+    breaker: Breaker,
+    /// Something happened since the last look.
+    stirred: bool,
+    looked: u64,
+    /// Groups that once had all their copies.
+    whole: RangeSet,
+    /// All groups had, when it was last looked.
+    all_whole: bool,
+    warned: bool,
+    under: usize,
+    queued: usize,
+    bytes_from_source: u64,
+    bytes_from_peers: u64,
+    /// What workers were told about where to read, and when.
+    told: BTreeMap<(Seat, u32), (u64, Vec<Peer>)>,
+    odd: BTreeSet<(u32, StoreId)>,
+    pub(crate) news: Vec<Announcement>,
+}
+
+impl Keeper {
+    pub(crate) fn of_term(term: u64) -> Self {
+        Self { loads: Loads::of_term(term), ..Self::default() }
+    }
+
+    /// Which plan is in force, and how many copies are wanted.
+    pub(crate) fn follow(&mut self, plan: &str, groups: u32, replicas: u32) {
+        self.replicas = replicas as usize;
+        if self.map.plan != plan {
+            let other = !self.map.plan.is_empty();
+            plan.clone_into(&mut self.map.plan);
+            self.map.groups = groups;
+            self.stirred = true;
+            if other {
+                self.map.digests.clear();
+            }
+        }
+    }
+
+    /// A store was heard of.
+    pub(crate) fn knows(&self, store: &str) -> bool {
+        self.map.stores.contains_key(store)
+    }
+
+    /// Something happened that copies depend on.
+    pub(crate) fn stir(&mut self) {
+        self.stirred = true;
+    }
+
+    pub(crate) fn greeted(&mut self, store: &str) {
+        self.map.greeted(store);
+        self.stirred = true;
+    }
+
+    /// A store's news.
+    pub(crate) fn take_in(&mut self, now: u64, id: &StoreId, holdings: &Holdings) {
+        self.stirred = true;
+        let node = self.map.stores.get(id).map(|store| store.node.clone()).unwrap_or_default();
+        for group in self.map.take_in(now, id, holdings) {
+            let message = format!("group {group} is damaged on node '{node}': it is not read there, and is made again");
+            self.warn("BlockCorrupt", message);
+        }
+        for end in &holdings.ended {
+            self.bytes_from_peers += end.from_peers;
+            self.bytes_from_source += end.from_source;
+            let held = self.map.stores.get(id).and_then(|store| store.held.get(&end.group));
+            let whole = held.is_some_and(|held| Copy::of(held, None) == Copy::Ready);
+            self.loads.ended(now, id, end, whole);
+            let full = end.trouble.as_ref().filter(|trouble| trouble.reason == Trouble::FULL);
+            if let (Some(trouble), Some(store)) = (full, self.map.stores.get_mut(id)) {
+                store.full_until = now + FULL_MILLIS;
+                if !std::mem::replace(&mut store.told_full, true) {
+                    let message = format!("the blocks on node '{node}' have no more room: {}", trouble.message);
+                    self.warn(Trouble::FULL, message);
+                }
+            }
+        }
+        if holdings.full {
+            self.loads.forget_store(id);
+        }
+    }
+
+    fn warn(&mut self, reason: &'static str, message: String) {
+        self.news.push(Announcement { warning: true, reason, message });
+    }
+
+    fn tell(&mut self, reason: &'static str, message: String) {
+        self.news.push(Announcement { warning: false, reason, message });
+    }
+
+    pub(crate) fn is_due(&self, now: u64) -> bool {
+        self.stirred || now >= self.looked + LOOK_MILLIS
+    }
+
+    /// Looks at everything. Returns orders, and whether the status has something new to say.
+    pub(crate) fn look(
+        &mut self,
+        around: &Around<'_>,
+        present: Vec<Presence>,
+        gone: impl Fn(&Store) -> bool,
+    ) -> (Vec<(Seat, BlockOrder)>, bool) {
+        let now = around.now;
+        let mut changed = self.map.refresh(now, around.lost_millis, present, gone) || self.stirred;
+        (self.stirred, self.looked) = (false, now);
+        let breaker = self.breaker.look(now, around.lease_millis, around.lost_millis, &mut self.map);
+        self.map.forget_digests();
+        self.map.stand(around.job);
+        self.loads.forget(now, &self.map);
+        let mut orders = Vec::new();
+        if let Some(news) = breaker {
+            self.tell_of_breaker(news);
+        }
+        if around.runs {
+            self.drop_copies(around, &mut orders);
+            self.make_copies(around, &mut orders);
+            self.renew_access(now, &around.read, &mut orders);
+        }
+        changed |= self.count(around);
+        (orders, changed)
+    }
+
+    /// Who is in session, and nothing else.
+    pub(crate) fn meet(&mut self, around: &Around<'_>, present: Vec<Presence>, gone: impl Fn(&Store) -> bool) {
+        self.stirred |= self.map.refresh(around.now, around.lost_millis, present, gone);
+    }
+
+    fn tell_of_breaker(&mut self, (open, away, all): (bool, usize, usize)) {
+        if open {
+            let message = format!("{away} of {all} nodes with blocks are away: copies are not made again meanwhile");
+            self.warn("ReplicationPaused", message);
+        } else {
+            self.tell("ReplicationResumed", format!("{away} of {all} nodes with blocks are away"));
+        }
+    }
+
+    /// The rules on copies that are there.
+    fn drop_copies(&mut self, around: &Around<'_>, orders: &mut Vec<(Seat, BlockOrder)>) {
+        let all_told = self.map.all_told();
+        for &group in &around.open {
+            let Some(standing) = self.map.standing(group).cloned() else { continue };
+            // Who loads it may be reading what would go.
+            if self.loads.of_group(group).next().is_some() {
+                continue;
+            }
+            let farthest = self.farthest(group, &standing.readable);
+            for id in &standing.held_by {
+                let Some(store) = self.map.stores.get(id) else { continue };
+                let (Some(held), Some(mate)) = (store.held.get(&group), store.mates.first()) else { continue };
+                let copy = Copy::of(held, self.map.digests.get(&group).copied());
+                let others = standing.readable.iter().filter(|other| *other != id);
+                let others = others.filter_map(|other| self.map.stores.get(other)).filter(|other| other.stays());
+                let elsewhere = others.map(|other| other.node.as_str()).collect::<BTreeSet<_>>().len();
+                let read = store.mates.iter().any(|mate| around.read.contains(&(mate.seat, group)));
+                let (seat, node) = (mate.seat, store.node.clone());
+                let rule = judge(Case {
+                    copy,
+                    some_good: held.good > 0,
+                    leftovers: held.stale > 0 || held.corrupt > 0,
+                    confirmed: store.is_confirmed(&self.map.plan) && !store.dropping.contains_key(&group),
+                    elsewhere,
+                    wanted: self.replicas,
+                    too_few: standing.expected.len() < self.replicas,
+                    farthest: farthest.as_ref() == Some(id) && !read,
+                    all_told,
+                    term_is_stored: around.term_is_stored,
+                });
+                if copy == Copy::Odd && self.odd.insert((group, id.clone())) {
+                    let message =
+                        format!("group {group} has other bytes on node '{node}' than elsewhere: it is not read there");
+                    self.warn("BlockCorrupt", message);
+                }
+                let Rule::Drop(what) = rule else { continue };
+                #[cfg(debug_assertions)]
+                crate::invariants::demand(crate::invariants::enough_copies_stay(
+                    group,
+                    elsewhere + usize::from(copy == Copy::Ready && what == Dropped::Outdated),
+                    self.replicas,
+                ));
+                orders.push((seat, BlockOrder::Drop { group, what }));
+                self.drop_ordered(around.now, id, group, what);
+                // One at a time: the next is judged by what is left.
+                break;
+            }
+        }
+    }
+
+    fn drop_ordered(&mut self, now: u64, id: &StoreId, group: u32, what: Dropped) {
+        let Some(store) = self.map.stores.get_mut(id) else { return };
+        store.dropping.insert(group, now);
+        if what == Dropped::Surplus {
+            store.ready.remove(&group);
+            if let Some(standing) = self.map.standings.get_mut(group as usize) {
+                standing.readable.retain(|other| other != id);
+            }
+        }
+        self.told.retain(|(_, of), (at, _)| {
+            if *of == group {
+                *at = 0;
+            }
+            true
+        });
+    }
+
+    /// Of the copies that may be read, the one to go first: the second on its node, or else the farthest.
+    fn farthest(&self, group: u32, readable: &[StoreId]) -> Option<StoreId> {
+        let mut nodes = BTreeSet::new();
+        let stores = || readable.iter().filter_map(|id| Some((id, self.map.stores.get(id)?)));
+        let second = stores().find(|(_, store)| !nodes.insert(store.node.clone()));
+        let far = |store: &Store| store.distances.get(group as usize).copied().unwrap_or(u64::MAX);
+        let farthest = || stores().max_by_key(|(id, store)| (far(store), (*id).clone()));
+        second.or_else(farthest).map(|(id, _)| id.clone())
+    }
+
+    fn make_copies(&mut self, around: &Around<'_>, orders: &mut Vec<(Seat, BlockOrder)>) {
+        let average = around.plan_bytes / u64::from(self.map.groups.max(1));
+        let rank = |group: u32| {
+            let standing = self.map.standing(group);
+            let (copies, expected) = standing.map_or((0, 0), |it| (it.readable.len(), it.expected.len()));
+            let known = self.whole.contains(group) && copies > 0;
+            let first = if known { usize::from(copies > 1) } else { 2 };
+            (expected < self.replicas).then_some((first, if known { copies } else { 0 }, group))
+        };
+        let mut queue: Vec<_> = around.open.iter().filter_map(|group| rank(*group)).collect();
+        queue.sort_unstable();
+        self.queued = 0;
+        for (_, _, group) in queue {
+            let standing = self.map.standing(group);
+            let copy = standing.and_then(|it| it.readable.first()).and_then(|id| self.map.stores.get(id));
+            let bytes = copy.and_then(|store| store.held.get(&group)).map_or(average, |held| held.bytes);
+            let moment =
+                Moment { now: around.now, replicas: self.replicas, group_bytes: bytes, may_copy: !self.breaker.open };
+            let at_first = !self.whole.contains(group);
+            self.queued += self.loads.order(&moment, &self.map, group, at_first, orders);
+        }
+    }
+
+    /// What readers were told, and is not so any more.
+    fn renew_access(&mut self, now: u64, read: &BTreeSet<(Seat, u32)>, orders: &mut Vec<(Seat, BlockOrder)>) {
+        self.told.retain(|key, _| read.contains(key));
+        for &(seat, group) in read {
+            orders.extend(self.access(now, seat, group).map(|order| (seat, order)));
+        }
+    }
+
+    /// Where a worker may read a group that its own store lacks, if that is news to it.
+    pub(crate) fn access(&mut self, now: u64, seat: Seat, group: u32) -> Option<BlockOrder> {
+        let standing = self.map.standing(group)?;
+        let store = self.map.stores.values().find(|store| store.mates.iter().any(|mate| mate.seat == seat))?;
+        if store.ready.contains(&group) {
+            self.told.remove(&(seat, group));
+            return None;
+        }
+        let from = peers(&self.map, &self.loads.sources(&self.map, standing, &store.node));
+        let mut same = from.clone();
+        same.sort_by(|one, other| one.pod.cmp(&other.pod));
+        let told = self.told.get(&(seat, group));
+        let known = match told {
+            Some((at, peers)) => *peers == same && now < at + ACCESS_MILLIS,
+            None => from.is_empty(),
+        };
+        if known {
+            return None;
+        }
+        self.told.insert((seat, group), (now, same));
+        Some(BlockOrder::Access { group, from, grant: String::new() })
+    }
+
+    /// A worker's session is another one: it knows nothing.
+    pub(crate) fn forget_told(&mut self, seat: Seat) {
+        self.told.retain(|(of, _), _| *of != seat);
+    }
+
+    /// Counts what lacks copies, and tells of it when that begins or ends.
+    fn count(&mut self, around: &Around<'_>) -> bool {
+        let mut under = 0;
+        for &group in &around.open {
+            let expected = self.map.standing(group).map_or(0, |standing| standing.expected.len());
+            if expected >= self.replicas {
+                self.whole.insert(group);
+            } else {
+                under += 1;
+            }
+        }
+        let changed = std::mem::replace(&mut self.under, under) != under;
+        if around.runs && !around.open.is_empty() {
+            let was = std::mem::replace(&mut self.all_whole, under == 0);
+            if was && under > 0 {
+                self.warned = true;
+                self.warn("BlocksUnderReplicated", format!("{under} groups of blocks have fewer copies than wanted"));
+            } else if !was && under == 0 && std::mem::take(&mut self.warned) {
+                self.tell("BlocksReplicated", "every group of blocks that is needed has its copies again".into());
+            }
+        }
+        changed
+    }
+
+    /// Groups that may be read in the store of a worker.
+    pub(crate) fn local(&self, seat: Seat) -> Option<&BTreeSet<u32>> {
+        let has = |store: &&Store| store.mates.iter().any(|mate| mate.seat == seat);
+        self.map.stores.values().find(has).map(|store| &store.ready)
+    }
+
+    /// Another store than that of this worker has the group, and a worker that takes work.
+    pub(crate) fn is_local_elsewhere(&self, group: u32, seat: Seat) -> bool {
+        let Some(standing) = self.map.standing(group) else { return false };
+        let stores = || standing.readable.iter().filter_map(|id| self.map.stores.get(id));
+        let here = |store: &Store| store.mates.iter().any(|mate| mate.seat == seat);
+        !stores().any(here) && stores().any(|store| store.mates.iter().any(|mate| mate.fit))
+    }
+
+    /// What a pod's store has: groups that nobody else can give, and all. What outlives the pod is not lost with it.
+    pub(crate) fn held_by_pod(&self, pod: &str) -> (usize, usize) {
+        let Some((id, store)) = self.map.stores.iter().find(|(_, store)| store.pod.as_deref() == Some(pod)) else {
+            return (0, 0);
+        };
+        let alone = |group: &&u32| self.map.standing(**group).is_some_and(|it| it.readable.iter().all(|of| of == id));
+        (store.ready.iter().filter(alone).count(), store.ready.len())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has(&self, store: &str, group: u32) -> bool {
+        self.map.stores.get(store).is_some_and(|store| store.ready.contains(&group))
+    }
+
+    pub(crate) fn counts(&self) -> BlockCounts {
+        let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+        let known = || self.map.stores.values().filter(|store| !store.is_lost());
+        let kept_by = match (known().any(|store| store.persistent), known().any(|store| !store.persistent)) {
+            (true, true) => "Mixed",
+            (true, false) => "Node",
+            (false, true) => "Pod",
+            (false, false) => "",
+        };
+        let groups = number(self.map.groups as usize);
+        BlockCounts { groups, under_replicated: number(self.under), kept_by: kept_by.into() }
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        let mut figures = Figures {
+            under_replicated: self.under as u64,
+            queued: self.queued as u64,
+            bytes_from_source: self.bytes_from_source,
+            bytes_from_peers: self.bytes_from_peers,
+            ..Figures::default()
+        };
+        for store in self.map.stores.values().filter(|store| !store.is_lost()) {
+            figures.ready += store.ready.len() as u64;
+            for held in store.held.values() {
+                figures.stale += u64::from(held.stale > 0);
+                figures.corrupt += u64::from(held.corrupt > 0);
+            }
+        }
+        figures
+    }
+
+    /// Loads under way, for what must always hold: as kept, and as counted.
+    pub(crate) fn loads(&self) -> &Loads {
+        &self.loads
+    }
+}
+
+/// The first shard of these groups that nobody has begun, if it is below `limit`.
+pub(crate) fn first_fresh(
+    groups: &BTreeSet<u32>,
+    shards: &crate::shards::Shards,
+    claims_stand: bool,
+    limit: ShardIndex,
+) -> Option<ShardIndex> {
+    let first = |group: &u32| {
+        let range = super::shards_of(*group, shards.total());
+        let passed = if claims_stand { None } else { shards.limbo().first_in(range.clone()) };
+        passed.or_else(|| Some(range.start.max(shards.next())).filter(|index| *index < range.end))
+    };
+    groups.iter().filter_map(first).find(|index| *index < limit)
+}
