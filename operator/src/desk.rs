@@ -29,6 +29,7 @@ use crate::{
     clock,
     controller::Guarded,
     finalizer,
+    grants::Grants,
     health::Promise,
     metrics::Metrics,
     nodes::Nodes,
@@ -136,6 +137,8 @@ pub struct Desk {
     pub promise: Promise,
     /// Counts.
     pub metrics: Metrics,
+    /// What lets workers read blocks from one another.
+    pub grants: Grants,
 }
 
 /// Children of a desk: they end with it.
@@ -150,6 +153,7 @@ struct Children {
 
 /// A session, from the desk's side.
 struct Line {
+    pod_uid: String,
     outbound: mpsc::Sender<Result<FromOperator, Status>>,
     reader: AbortHandle,
     _place: Place,
@@ -253,14 +257,16 @@ impl Desk {
         let Call { session, hello, inbound, outbound, place } = call;
         let reader = session::read(session, inbound, outbound.clone(), self.own_mailbox.clone());
         let reader = children.readers.spawn(reader);
-        children.lines.insert(session, Line { outbound, reader, _place: place });
+        let pod_uid = hello.worker.pod_uid.clone();
+        children.lines.insert(session, Line { pod_uid, outbound, reader, _place: place });
         self.ask(Event::SessionOpened { session, hello })
     }
 
     fn carry_out(&mut self, effect: Effect, children: &mut Children) -> Vec<Effect> {
         match effect {
-            Effect::Send { session, message } => {
+            Effect::Send { session, mut message } => {
                 let Some(line) = children.lines.get(&session) else { return Vec::new() };
+                self.grants.fill(&mut message, &line.pod_uid, clock::unix());
                 if line.outbound.try_send(Ok(message)).is_ok() {
                     return Vec::new();
                 }
