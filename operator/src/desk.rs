@@ -44,6 +44,8 @@ pub const MAILBOX: usize = 1024;
 const BATCH: usize = 1024;
 /// A desk turns at least so often, to show that it is alive.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+/// The pause between figures of blocks in the metrics.
+const FIGURES: Duration = Duration::from_secs(1);
 
 /// What a desk is told.
 pub enum Mail {
@@ -175,6 +177,7 @@ impl Desk {
 
     async fn work(&mut self, children: &mut Children) -> Result<End, DeskError> {
         let mut effects = VecDeque::from(self.nodes_changed());
+        let mut shown = None;
         loop {
             effects.extend(self.ask(Event::Flush));
             while let Some(effect) = effects.pop_front() {
@@ -187,6 +190,7 @@ impl Desk {
                 return Ok(End::Outranked(term));
             }
             self.promise.keep();
+            self.show_blocks(&mut shown);
             let wake = clock::instant(self.coordinator.next_wake(clock::now())).min(Instant::now() + LONGEST_SLEEP);
             tokio::select! {
                 () = sent_home(&mut self.leading, &mut self.dismissed) => return Ok(End::Dismissed),
@@ -303,6 +307,19 @@ impl Desk {
             (ledger, revision, outcome)
         });
         Vec::new()
+    }
+
+    /// Shows the figures of blocks in the metrics, from time to time.
+    fn show_blocks(&self, shown: &mut Option<Instant>) {
+        if shown.is_some_and(|at| at.elapsed() < FIGURES) {
+            return;
+        }
+        *shown = Some(Instant::now());
+        if let (Some(figures), Some(namespace), Some(name)) =
+            (self.coordinator.block_figures(), &self.about.namespace, &self.about.name)
+        {
+            self.metrics.set_blocks(namespace, name, &figures);
+        }
     }
 
     /// The object may go. A desk that ends meanwhile leaves the rest to reconciliation.

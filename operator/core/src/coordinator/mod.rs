@@ -62,6 +62,7 @@ pub use runs::made_of;
 
 use crate::{
     Now,
+    blocks::Figures,
     clock::Clock,
     estimate::Estimate,
     job::{Job, Refusal},
@@ -272,6 +273,12 @@ impl Coordinator {
     #[must_use]
     pub fn outranked(&self) -> Option<u64> {
         self.outranked
+    }
+
+    /// Figures of the job's blocks, if it keeps any.
+    #[must_use]
+    pub fn block_figures(&self) -> Option<Figures> {
+        None
     }
 
     /// Why nothing more is leased just now.
