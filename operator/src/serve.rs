@@ -346,6 +346,29 @@ mod tests {
         assert!(heard[0].is_err() && heard[1].as_ref().unwrap().message.is_none());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_passport_and_a_credential_come_beside_the_orders() {
+        let paper = |text: &str| {
+            let credential = proto::Credential { text: text.into(), seconds: 0 };
+            let message = Some(proto::from_operator::Message::Credential(credential));
+            move || Ok(proto::FromOperator { message: message.clone() })
+        };
+        let (orders, waiting) = mpsc::channel(4);
+        orders.send(Ok(proto::FromOperator::default())).await.unwrap();
+        let heard = with_papers(ReceiverStream::new(waiting).boxed(), RENEW_AFTER, paper("passport")).boxed();
+        let mut heard = with_papers(heard, NEW_CREDENTIAL, paper("credential")).boxed();
+        assert!(heard.next().await.unwrap().unwrap().message.is_none(), "the welcome is first");
+        let mut texts = Vec::new();
+        while let Ok(Some(Ok(paper))) = timeout(Duration::from_secs(1), heard.next()).await {
+            match paper.message {
+                Some(proto::from_operator::Message::Credential(credential)) => texts.push(credential.text),
+                other => panic!("{other:?}"),
+            }
+        }
+        texts.sort();
+        assert_eq!(texts, ["credential", "passport"]);
+    }
+
     fn hello_of(job: &str) -> Hello {
         let worker = WorkerId { pod_uid: "pod-1".into(), nonce: 1 };
         Hello { protocol: PROTOCOL, job: JobUid(job.into()), worker, slots: 1, held: Vec::new(), heard: 0, host: None }
