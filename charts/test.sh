@@ -231,6 +231,12 @@ TEXT
     check "hyperflow: own toleration replaces ours" count 2 'key: node.kubernetes.io/not-ready' "$work/everything"
     check "hyperflow: and only that one" count 2 'tolerationSeconds: 7' "$work/everything"
     check "hyperflow: the operator has every flag it is given" known_flags "$work/everything"
+    check "hyperflow: no volume for blocks by default" no_text '--blocks-volume' "$work/default"
+    check "hyperflow: a rate for blocks, digit by digit" count 1 '- --blocks-bytes-per-second=50000000' "$work/default"
+    check "hyperflow: a volume for blocks as JSON" \
+        count 1 '- "--blocks-volume={\"persistentVolumeClaim\":{\"claimName\":\"blocks\"}}"' "$work/everything"
+    check "hyperflow: blocks without a limit of their rate" count 1 '- --blocks-bytes-per-second=0' "$work/everything"
+    check "hyperflow: a patient wait for lost blocks" count 1 '- --blocks-lost-seconds=300' "$work/everything"
     render --set leaderElect=false,replicas=1 >"$work/alone"
     check "hyperflow: without election never two" count 1 'type: Recreate' "$work/alone"
 }
@@ -276,6 +282,9 @@ test_refusals() {
     check "hyperflow: and so by default" refused 'Set replicas to 1' render --set leaderElect=false
     check "hyperflow: refuses a variable it sets itself" refused 'extraEnv' render --set 'extraEnv[0].name=HYPERFLOW_POD_NAME'
     check "hyperflow: refuses jobs in its own namespace" refused "must not be 'hyperflow-system'" render --set watchNamespace=hyperflow-system
+    check "hyperflow: refuses two volumes for blocks" refused 'blocks/volume' \
+        render --set blocks.volume.emptyDir.medium=Memory,blocks.volume.hostPath.path=/x
+    check "hyperflow: refuses a hasty end for blocks" refused 'blocks/lostSeconds' render --set blocks.lostSeconds=4
     check "hyperflow: allows global" render --set global.any=thing
 }
 

@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use aws_lc_rs::error::KeyRejected;
+use hyperflow_api::{ids::JobUid, replica::peer_name};
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, Client, api::PostParams};
 use rcgen::{
@@ -16,6 +18,8 @@ use tracing::{info, warn};
 use crate::{
     client::{CallError, call},
     credential::Mint,
+    grants::GrantKey,
+    passport::WorkerKey,
     telemetry::chain,
 };
 
@@ -25,11 +29,11 @@ const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
 /// How long the authority is valid.
 const TEN_YEARS: Duration = Duration::from_secs(3652 * 86_400);
-/// How long a server certificate is valid.
+/// How long a certificate of a server or of a worker is valid.
 const THIRTY_DAYS: Duration = Duration::from_secs(30 * 86_400);
 /// Certificates begin a little in the past, for clocks that are late.
 const LATE_CLOCKS: Duration = Duration::from_secs(3600);
-/// After so long a server certificate is made anew.
+/// After so long they are made anew.
 pub const RENEW_AFTER: Duration = Duration::from_secs(20 * 86_400);
 /// The pause between attempts to get at the Secret.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -54,6 +58,9 @@ pub enum AuthorityError {
         #[source]
         source: rcgen::Error,
     },
+    /// No key for grants.
+    #[error("cannot derive the key that grants are signed with")]
+    Grants(#[from] KeyRejected),
 }
 
 /// An authority that can sign.
@@ -131,6 +138,37 @@ impl Authority {
     #[must_use]
     pub fn mint(&self) -> Mint {
         Mint::new(self.issuer.key().serialized_der())
+    }
+
+    /// The key that grants are signed with in this authority's installation.
+    ///
+    /// # Errors
+    /// When the cryptography does not take it.
+    pub fn grants(&self) -> Result<GrantKey, AuthorityError> {
+        Ok(GrantKey::new(self.issuer.key().serialized_der())?)
+    }
+
+    /// A certificate for a worker's public key, as PEM: by it the other workers of the job know the worker of that pod.
+    ///
+    /// # Errors
+    /// When signing fails.
+    pub fn worker(&self, key: &WorkerKey, pod_uid: &str, job: &JobUid) -> Result<String, AuthorityError> {
+        let sign = |source| failed("sign a worker's certificate", source);
+        let mut worker = CertificateParams::new([peer_name(pod_uid, job)]).map_err(sign)?;
+        // Nobody reads it, and the whole name is longer than the 64 characters that it may have.
+        worker.distinguished_name = named(pod_uid);
+        worker.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        worker.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        worker.use_authority_key_identifier_extension = true;
+        set_validity(&mut worker, THIRTY_DAYS);
+        Ok(worker.signed_by(key, &self.issuer).map_err(sign)?.pem())
+    }
+
+    /// A new authority, for tests.
+    #[cfg(test)]
+    pub fn for_tests() -> Self {
+        let (certificate, key) = new_authority().unwrap();
+        Self::new(certificate, key).unwrap()
     }
 
     /// A new key and certificate for a server of that name. Lives in memory only.

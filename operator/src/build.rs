@@ -2,6 +2,7 @@
 //!
 //! Pods meet Pod Security `restricted`, whatever the user writes: user fields are an allow-list, placed one by one.
 
+mod blocks;
 mod fixed;
 
 use std::collections::BTreeMap;
@@ -16,8 +17,8 @@ use hyperflow_api::{
 use hyperflow_core::coordinator::{made_of, workers_digest};
 use k8s_openapi::{
     api::core::v1::{
-        ConfigMap, Container, ContainerPort, EnvVar, EnvVarSource, LocalObjectReference, ObjectFieldSelector, Pod,
-        PodSpec, ResourceRequirements, Volume, VolumeMount,
+        ConfigMap, Container, EnvVar, EnvVarSource, LocalObjectReference, ObjectFieldSelector, Pod, PodSpec,
+        ResourceRequirements, Volume, VolumeMount,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -26,7 +27,7 @@ use k8s_openapi::{
 };
 use kube::Resource;
 
-use self::fixed::{CA_FILE, HTTP_PORT, SCRATCH, SESSION};
+use self::fixed::{CA_FILE, SCRATCH, SESSION};
 use crate::settings::Settings;
 
 /// What is needed of a resource to build its objects.
@@ -126,6 +127,7 @@ fn pod_spec(owner: &Owner<'_>, settings: &Settings) -> PodSpec {
     } = owner.spec.workers.clone();
     let exec = owner.exec();
     let pull_secrets = image_pull_secrets.into_iter().map(|secret| LocalObjectReference { name: secret.name });
+    let (volumes, mounts) = (volumes.into_iter().map(user_volume), volume_mounts.into_iter().map(user_mount));
     let container = Container {
         name: "worker".into(),
         image: Some(exec.map_or(&settings.worker_image, |exec| &exec.image).clone()),
@@ -137,16 +139,12 @@ fn pod_spec(owner: &Owner<'_>, settings: &Settings) -> PodSpec {
         command: exec.map(|_| vec![fixed::INSTALLED.into()]),
         env: Some(environment(owner, slots, settings)),
         env_from: exec.map(|exec| exec.env_from.clone()).filter(|sources| !sources.is_empty()),
-        ports: Some(vec![ContainerPort {
-            name: Some(HTTP_PORT.into()),
-            container_port: settings.worker_http_port.into(),
-            ..ContainerPort::default()
-        }]),
+        ports: Some([fixed::http_port(settings)].into_iter().chain(blocks::port(owner)).collect()),
         readiness_probe: Some(fixed::probe("/readyz")),
         liveness_probe: Some(fixed::probe("/healthz")),
         resources: Some(resources(&wanted)),
         security_context: Some(fixed::restricted_container(exec.is_none())),
-        volume_mounts: Some(volume_mounts.into_iter().map(user_mount).chain(fixed::mounts(owner)).collect()),
+        volume_mounts: Some(mounts.chain(fixed::mounts(owner)).chain(blocks::mounted(owner)).collect()),
         ..Container::default()
     };
     PodSpec {
@@ -155,12 +153,12 @@ fn pod_spec(owner: &Owner<'_>, settings: &Settings) -> PodSpec {
         enable_service_links: Some(false),
         init_containers: exec.map(|_| vec![fixed::installer(settings, resources(&wanted))]),
         containers: vec![container],
-        volumes: Some(volumes.into_iter().map(user_volume).chain(fixed::volumes(owner)).collect()),
+        volumes: Some(volumes.chain(fixed::volumes(owner)).chain(blocks::volume(owner, settings)).collect()),
         security_context: Some(fixed::restricted_pod(security_context)),
         service_account_name,
         image_pull_secrets: Some(pull_secrets.collect::<Vec<_>>()).filter(|secrets| !secrets.is_empty()),
         node_selector: Some(node_selector).filter(|selector| !selector.is_empty()),
-        tolerations: Some(fixed::tolerate(tolerations)),
+        tolerations: Some(fixed::tolerate(tolerations, owner.spec.blocks.is_some())),
         affinity,
         topology_spread_constraints: Some(fixed::spread(topology_spread_constraints, owner.uid)),
         priority_class_name,
@@ -194,16 +192,7 @@ fn labels(owner: &Owner<'_>) -> BTreeMap<String, String> {
 }
 
 fn environment(owner: &Owner<'_>, slots: i32, settings: &Settings) -> Vec<EnvVar> {
-    let value = |name: &str, value: String| EnvVar { name: name.into(), value: Some(value), value_from: None };
-    let field = |name: &str, path: &str| EnvVar {
-        name: name.into(),
-        value: None,
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector { api_version: None, field_path: path.into() }),
-            ..EnvVarSource::default()
-        }),
-    };
-    let ours = vec![
+    let mut ours = vec![
         value("HYPERFLOW_OPERATOR", settings.sessions_endpoint()),
         value("HYPERFLOW_TLS_NAME", settings.tls_name()),
         value("HYPERFLOW_CA_FILE", format!("{SESSION}/{CA_FILE}")),
@@ -215,12 +204,24 @@ fn environment(owner: &Owner<'_>, slots: i32, settings: &Settings) -> Vec<EnvVar
         value("HYPERFLOW_HTTP", format!("0.0.0.0:{}", settings.worker_http_port)),
         value("TMPDIR", SCRATCH.into()),
     ];
+    ours.extend(blocks::environment(owner, settings));
     let Some(exec) = owner.exec() else { return ours };
     // A program may need its time to write a checkpoint; a task of ours that does not stop at once never will.
     let grace = owner.spec.workers.termination_grace_period_seconds.to_string();
     let ours = ours.into_iter().chain([value("HYPERFLOW_GRACE_SECONDS", grace)]);
     // The program's come first, and none of them is called as one of ours.
     exec.env.iter().cloned().chain(ours).collect()
+}
+
+fn value(name: &str, value: String) -> EnvVar {
+    EnvVar { name: name.into(), value: Some(value), value_from: None }
+}
+
+/// A field of the pod itself.
+fn field(name: &str, path: &str) -> EnvVar {
+    let field_ref = Some(ObjectFieldSelector { api_version: None, field_path: path.into() });
+    let value_from = Some(EnvVarSource { field_ref, ..EnvVarSource::default() });
+    EnvVar { name: name.into(), value: None, value_from }
 }
 
 fn resources(wanted: &Resources) -> ResourceRequirements {

@@ -20,6 +20,12 @@ pub fn now() -> Now {
     Now { millis, unix: i64::try_from(unix).unwrap_or(i64::MAX) }
 }
 
+/// The time, in Unix seconds.
+#[must_use]
+pub fn unix() -> u64 {
+    u64::try_from(now().unix).unwrap_or(0)
+}
+
 /// The moment that the core calls `millis`.
 #[must_use]
 pub fn instant(millis: u64) -> Instant {

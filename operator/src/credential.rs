@@ -10,6 +10,8 @@
 //! - Who steals one can speak for that one process of that one job, until it ends, at most an hour after it was given. A
 //!   session that was opened with a credential is given no new one, or a stolen one would last for ever. A session that
 //!   is open at the end goes on, as one that a token opened does.
+//! - A session that it opens is given a passport for the key in its Hello, as any other, which is good for 30 days. Without
+//!   a grant, which comes in the orders of an open session and ends after ten minutes, it opens no other worker's blocks.
 //! - It proves who calls, and no more: only a pod that the job's desk knows is welcomed, so a deleted pod's is worthless.
 //! - It cannot be taken back alone. A new authority takes all of them back, once the operators run with it.
 //! - It travels inside TLS only, is in no log, and is kept in the memory of the worker alone.

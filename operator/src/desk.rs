@@ -29,6 +29,7 @@ use crate::{
     clock,
     controller::Guarded,
     finalizer,
+    grants::Grants,
     health::Promise,
     metrics::Metrics,
     nodes::Nodes,
@@ -43,6 +44,8 @@ pub const MAILBOX: usize = 1024;
 const BATCH: usize = 1024;
 /// A desk turns at least so often, to show that it is alive.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
+/// The pause between figures of blocks in the metrics.
+const FIGURES: Duration = Duration::from_secs(1);
 
 /// What a desk is told.
 pub enum Mail {
@@ -136,6 +139,8 @@ pub struct Desk {
     pub promise: Promise,
     /// Counts.
     pub metrics: Metrics,
+    /// What lets workers read blocks from one another.
+    pub grants: Grants,
 }
 
 /// Children of a desk: they end with it.
@@ -150,6 +155,7 @@ struct Children {
 
 /// A session, from the desk's side.
 struct Line {
+    pod_uid: String,
     outbound: mpsc::Sender<Result<FromOperator, Status>>,
     reader: AbortHandle,
     _place: Place,
@@ -171,6 +177,7 @@ impl Desk {
 
     async fn work(&mut self, children: &mut Children) -> Result<End, DeskError> {
         let mut effects = VecDeque::from(self.nodes_changed());
+        let mut shown = None;
         loop {
             effects.extend(self.ask(Event::Flush));
             while let Some(effect) = effects.pop_front() {
@@ -183,6 +190,7 @@ impl Desk {
                 return Ok(End::Outranked(term));
             }
             self.promise.keep();
+            self.show_blocks(&mut shown);
             let wake = clock::instant(self.coordinator.next_wake(clock::now())).min(Instant::now() + LONGEST_SLEEP);
             tokio::select! {
                 () = sent_home(&mut self.leading, &mut self.dismissed) => return Ok(End::Dismissed),
@@ -253,14 +261,16 @@ impl Desk {
         let Call { session, hello, inbound, outbound, place } = call;
         let reader = session::read(session, inbound, outbound.clone(), self.own_mailbox.clone());
         let reader = children.readers.spawn(reader);
-        children.lines.insert(session, Line { outbound, reader, _place: place });
+        let pod_uid = hello.worker.pod_uid.clone();
+        children.lines.insert(session, Line { pod_uid, outbound, reader, _place: place });
         self.ask(Event::SessionOpened { session, hello })
     }
 
     fn carry_out(&mut self, effect: Effect, children: &mut Children) -> Vec<Effect> {
         match effect {
-            Effect::Send { session, message } => {
+            Effect::Send { session, mut message } => {
                 let Some(line) = children.lines.get(&session) else { return Vec::new() };
+                self.grants.fill(&mut message, &line.pod_uid, clock::unix());
                 if line.outbound.try_send(Ok(message)).is_ok() {
                     return Vec::new();
                 }
@@ -297,6 +307,19 @@ impl Desk {
             (ledger, revision, outcome)
         });
         Vec::new()
+    }
+
+    /// Shows the figures of blocks in the metrics, from time to time.
+    fn show_blocks(&self, shown: &mut Option<Instant>) {
+        if shown.is_some_and(|at| at.elapsed() < FIGURES) {
+            return;
+        }
+        *shown = Some(Instant::now());
+        if let (Some(figures), Some(namespace), Some(name)) =
+            (self.coordinator.block_figures(), &self.about.namespace, &self.about.name)
+        {
+            self.metrics.set_blocks(namespace, name, &figures);
+        }
     }
 
     /// The object may go. A desk that ends meanwhile leaves the rest to reconciliation.

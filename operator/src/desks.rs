@@ -32,6 +32,7 @@ use crate::{
     controller::Guarded,
     desk::{Desk, DeskError, End, MAILBOX},
     finalizer,
+    grants::{GrantKey, Grants},
     handle::{Handle, HandleError},
     health::Health,
     metrics::Metrics,
@@ -77,6 +78,8 @@ pub struct Office {
     pub health: Arc<Health>,
     /// Counts.
     pub metrics: Metrics,
+    /// Signs what lets workers read blocks from one another.
+    pub grants: GrantKey,
 }
 
 /// All desks.
@@ -202,6 +205,7 @@ impl Desks {
             client: office.client.clone(),
             promise: office.health.promise(format!("desk of {namespace}/{name}")),
             metrics: office.metrics.clone(),
+            grants: Grants::new(office.grants.clone(), uid.clone()),
         };
         let handle = Handle::new(namespace, mail);
         let ticket = self.enter(uid, reference, handle.clone(), dismiss, failures);

@@ -10,6 +10,7 @@
 //! | status and Events | `report.rs`, `announce.rs` |
 //! | what a deletion waits for; when a job that has ended is deleted | `finalizer.rs`, `expire.rs` |
 //! | workers' sessions: accepting, proving, reading | `serve.rs`, `authority.rs`, `identity.rs`, `credential.rs`, `session.rs` |
+//! | what workers show to one another | `passport.rs`, `grants.rs` |
 //! | probes and metrics; asking them | `health.rs`, `metrics.rs`; `check.rs` |
 //!
 //! Decisions about shards and leases are in `hyperflow-core`; none is made here.
@@ -27,6 +28,7 @@ mod desk;
 mod desks;
 mod expire;
 mod finalizer;
+mod grants;
 mod handle;
 mod health;
 mod identity;
@@ -35,6 +37,7 @@ mod metrics;
 mod nodes;
 mod observe;
 mod owner;
+mod passport;
 mod program;
 mod reconcile;
 mod report;

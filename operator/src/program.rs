@@ -129,11 +129,12 @@ async fn start(settings: Settings, stopping: &watch::Receiver<bool>, parts: &mut
         nodes,
         health: Arc::clone(&health),
         metrics: metrics.clone(),
+        grants: authority.grants()?,
     });
     parts.spawn(all_closed(stopping.clone(), Arc::clone(&desks)));
     parts.spawn(until(stopping, {
-        let (client, desks, mint) = (client.clone(), Arc::clone(&desks), authority.mint());
-        let reception = Reception::new(client, desks, mint, settings.max_sessions, metrics.sessions.clone());
+        let (client, desks, signs) = (client.clone(), Arc::clone(&desks), Arc::clone(&authority));
+        let reception = Reception::new(client, desks, signs, settings.max_sessions, metrics.sessions.clone())?;
         let (settings, authority, health) = (settings.clone(), Arc::clone(&authority), Arc::clone(&health));
         async move { Ok(serve::serve(settings.sessions, &settings.tls_name(), &authority, reception, &health).await?) }
     }));

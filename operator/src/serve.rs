@@ -14,7 +14,7 @@ use std::{
 
 use futures::{Stream, StreamExt, stream};
 use hyperflow_api::{
-    message::{FromWorker, Hello, PROTOCOL},
+    message::{FromOperator, FromWorker, Hello, PROTOCOL},
     wire::proto::{
         self,
         sessions_server::{Sessions, SessionsServer},
@@ -33,7 +33,7 @@ use tonic::{
     metadata::MetadataMap,
     transport::{Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     authority::{Authority, AuthorityError, RENEW_AFTER},
@@ -41,8 +41,10 @@ use crate::{
     credential::Mint,
     desk::Call,
     desks::Desks,
+    grants::GrantKey,
     health::Health,
     identity::{self, IdentityError, Proof},
+    passport::{self, WorkerKey},
     session::{OUTBOUND, Place},
     telemetry::chain,
 };
@@ -84,7 +86,9 @@ pub enum ServeError {
 pub struct Reception {
     client: Client,
     desks: Arc<Desks>,
+    authority: Arc<Authority>,
     mint: Mint,
+    grants: GrantKey,
     places: Arc<Semaphore>,
     sessions: Gauge,
     next: AtomicU64,
@@ -92,21 +96,59 @@ pub struct Reception {
 
 impl Reception {
     /// A reception with so many places.
-    #[must_use]
-    pub fn new(client: Client, desks: Arc<Desks>, mint: Mint, places: u32, sessions: Gauge) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// When the authority has no key for grants.
+    pub fn new(
+        client: Client,
+        desks: Arc<Desks>,
+        authority: Arc<Authority>,
+        places: u32,
+        sessions: Gauge,
+    ) -> Result<Arc<Self>, AuthorityError> {
         let places = usize::try_from(places).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let (places, next) = (Arc::new(Semaphore::new(places)), AtomicU64::new(1));
-        Arc::new(Self { client, desks, mint, places, sessions, next })
+        let (mint, grants) = (authority.mint(), authority.grants()?);
+        Ok(Arc::new(Self { client, desks, authority, mint, grants, places, sessions, next }))
     }
 
     /// Whether the worker is who it says: by a review of its token, or by its credential alone.
     async fn prove(&self, proof: Proof, hello: &Hello, namespace: &str) -> Result<(), IdentityError> {
         match proof {
             Proof::Token(token) => identity::review(&self.client, token, hello, namespace).await,
-            Proof::Credential(text) => Ok(self.mint.check(&text, hello, namespace, unix())?),
+            Proof::Credential(text) => Ok(self.mint.check(&text, hello, namespace, clock::unix())?),
         }
     }
+
+    /// Makes passports for a worker that has proved who it is.
+    fn passports(
+        &self,
+        hello: &Hello,
+        key: WorkerKey,
+    ) -> impl Fn() -> Result<proto::FromOperator, Status> + Send + use<> {
+        let (authority, grants) = (Arc::clone(&self.authority), self.grants.clone());
+        let (worker, job) = (hello.worker.clone(), hello.job.clone());
+        move || {
+            passport::issue(&authority, &grants, &key, &worker.pod_uid, &job).map_err(|error| {
+                error!(%job, %worker, error = chain(&error), "a worker gets no passport");
+                Status::internal("cannot sign a passport")
+            })
+        }
+    }
+
+    /// Makes credentials for a worker whose token was reviewed.
+    fn credentials(
+        &self,
+        hello: &Hello,
+        namespace: &str,
+    ) -> impl Fn() -> Result<proto::FromOperator, Status> + Send + use<> {
+        let (mint, hello, namespace) = (self.mint.clone(), hello.clone(), namespace.to_owned());
+        move || Ok(mint.give(&hello, &namespace, clock::unix()))
+    }
 }
+
+/// What a worker is told.
+type Orders = Pin<Box<dyn Stream<Item = Result<proto::FromOperator, Status>> + Send>>;
 
 /// Accepts sessions for ever.
 ///
@@ -152,7 +194,7 @@ fn server(identity: Identity) -> Result<Server, tonic::transport::Error> {
 
 #[tonic::async_trait]
 impl Sessions for Reception {
-    type OpenStream = Pin<Box<dyn Stream<Item = Result<proto::FromOperator, Status>> + Send>>;
+    type OpenStream = Orders;
 
     async fn open(&self, request: Request<Streaming<proto::FromWorker>>) -> Result<Response<Self::OpenStream>, Status> {
         let proof = proof(request.metadata())?;
@@ -166,31 +208,35 @@ impl Sessions for Reception {
         let desk = self.desks.find(&hello.job).ok_or_else(|| Status::unavailable(NOT_LEADER))?;
         let reviewed = matches!(proof, Proof::Token(_));
         self.prove(proof, &hello, &desk.namespace).await.map_err(|error| refuse(&hello, kind, &error))?;
+        let key = hello.host.as_ref().map(|host| WorkerKey::read(&host.public_key)).transpose();
+        let key = key.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (outbound, orders) = mpsc::channel(OUTBOUND);
         let session = SessionId(self.next.fetch_add(1, Ordering::Relaxed));
         let held = hello.held.len();
         info!(session = session.0, job = %hello.job, worker = %hello.worker, held, proof = kind, "a worker called");
-        let (mint, named, namespace) = (self.mint.clone(), hello.clone(), desk.namespace.clone());
+        let mut orders =
+            ReceiverStream::new(orders).map(|order: Result<FromOperator, Status>| order.map(Into::into)).boxed();
+        if let Some(key) = key {
+            orders = with_papers(orders, RENEW_AFTER, self.passports(&hello, key)).boxed();
+        }
+        // What a credential opened is given no other: a stolen one would last for ever.
+        if reviewed {
+            orders = with_papers(orders, NEW_CREDENTIAL, self.credentials(&hello, &desk.namespace)).boxed();
+        }
         let call = Call { session, hello, inbound: Box::pin(inbound), outbound, place };
         desk.call(call).await.map_err(|_error| Status::unavailable(NOT_LEADER))?;
-        let orders = ReceiverStream::new(orders).map(|order| order.map(Into::into));
-        if !reviewed {
-            // What a credential opened is given no other: a stolen one would last for ever.
-            return Ok(Response::new(Box::pin(orders)));
-        }
-        let credential = move || mint.give(&named, &namespace, unix());
-        Ok(Response::new(Box::pin(with_credentials(orders, credential))))
+        Ok(Response::new(orders))
     }
 }
 
-/// Adds a credential after the first message, which only a worker that is welcome gets, and again from time to time.
-/// Ends with the orders.
-fn with_credentials<O>(orders: O, credential: impl Fn() -> proto::FromOperator) -> impl Stream<Item = O::Item>
+/// Adds a paper after the first message, which only a worker that is welcome gets, and another whenever that time has
+/// passed. Ends with the orders.
+fn with_papers<O>(orders: O, period: Duration, paper: impl Fn() -> O::Item) -> impl Stream<Item = O::Item>
 where
     O: Stream<Item = Result<proto::FromOperator, Status>> + Unpin,
 {
-    let begin = (orders, None::<Instant>, credential);
-    stream::unfold(begin, async |(mut orders, due, credential)| {
+    let begin = (orders, None::<Instant>, paper);
+    stream::unfold(begin, move |(mut orders, due, paper)| async move {
         let time = async {
             match due {
                 Some(at) => sleep_until(at).await,
@@ -199,18 +245,14 @@ where
         };
         tokio::select! {
             biased;
-            () = time => Some((Ok(credential()), (orders, Some(Instant::now() + NEW_CREDENTIAL), credential))),
+            () = time => Some((paper(), (orders, Some(Instant::now() + period), paper))),
             order = orders.next() => {
                 let order = order?;
                 let due = due.or_else(|| order.is_ok().then(Instant::now));
-                Some((order, (orders, due, credential)))
+                Some((order, (orders, due, paper)))
             }
         }
     })
-}
-
-fn unix() -> u64 {
-    u64::try_from(clock::now().unix).unwrap_or(0)
 }
 
 fn proof(metadata: &MetadataMap) -> Result<Proof, Status> {
@@ -278,9 +320,9 @@ mod tests {
     async fn a_credential_follows_the_first_message_and_then_comes_from_time_to_time() {
         let order = || Ok(proto::FromOperator::default());
         let mint = Mint::new(b"key");
-        let credential = move || mint.give(&hello_of("job-1"), "team-a", 1);
+        let credential = move || Ok(mint.give(&hello_of("job-1"), "team-a", 1));
         let (orders, waiting) = mpsc::channel(4);
-        let mut heard = Box::pin(with_credentials(ReceiverStream::new(waiting), credential));
+        let mut heard = Box::pin(with_papers(ReceiverStream::new(waiting), NEW_CREDENTIAL, credential));
         assert!(timeout(NEW_CREDENTIAL * 2, heard.next()).await.is_err(), "nothing before the welcome");
         let began = Instant::now();
         for _ in 0..2 {
@@ -299,9 +341,32 @@ mod tests {
     async fn who_is_refused_with_the_first_message_gets_no_credential() {
         let orders = stream::iter([Err(Status::aborted("no")), Ok(proto::FromOperator::default())]);
         let mint = Mint::new(b"key");
-        let heard = with_credentials(orders, move || mint.give(&hello_of("job-1"), "team-a", 1));
+        let heard = with_papers(orders, NEW_CREDENTIAL, move || Ok(mint.give(&hello_of("job-1"), "team-a", 1)));
         let heard: Vec<_> = heard.take(2).collect().await;
         assert!(heard[0].is_err() && heard[1].as_ref().unwrap().message.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_passport_and_a_credential_come_beside_the_orders() {
+        let paper = |text: &str| {
+            let credential = proto::Credential { text: text.into(), seconds: 0 };
+            let message = Some(proto::from_operator::Message::Credential(credential));
+            move || Ok(proto::FromOperator { message: message.clone() })
+        };
+        let (orders, waiting) = mpsc::channel(4);
+        orders.send(Ok(proto::FromOperator::default())).await.unwrap();
+        let heard = with_papers(ReceiverStream::new(waiting).boxed(), RENEW_AFTER, paper("passport")).boxed();
+        let mut heard = with_papers(heard, NEW_CREDENTIAL, paper("credential")).boxed();
+        assert!(heard.next().await.unwrap().unwrap().message.is_none(), "the welcome is first");
+        let mut texts = Vec::new();
+        while let Ok(Some(Ok(paper))) = timeout(Duration::from_secs(1), heard.next()).await {
+            match paper.message {
+                Some(proto::from_operator::Message::Credential(credential)) => texts.push(credential.text),
+                other => panic!("{other:?}"),
+            }
+        }
+        texts.sort();
+        assert_eq!(texts, ["credential", "passport"]);
     }
 
     fn hello_of(job: &str) -> Hello {

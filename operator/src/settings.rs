@@ -1,9 +1,13 @@
 //! What the administrator sets: flags, each with an environment variable, all of them in the chart's values.
 
+mod volume;
+
 use std::{ffi::OsString, net::SocketAddr, time::Duration};
 
 use clap::{Args, Command, CommandFactory, FromArgMatches, Parser, builder::PossibleValuesParser};
 use hyperflow_core::coordinator::Limits;
+
+pub use self::volume::BlocksVolume;
 
 /// What the program is asked to do.
 #[derive(Clone, Debug)]
@@ -107,6 +111,16 @@ pub struct Settings {
     /// Port of /healthz, /readyz and /metrics in worker pods.
     #[arg(long, env = "HYPERFLOW_WORKER_HTTP_PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1024..))]
     pub worker_http_port: u16,
+    /// Volume in every pod that keeps blocks, unless its ShardJob names another: a Kubernetes volume source as JSON, such
+    /// as {"persistentVolumeClaim":{"claimName":"blocks"}}. Default: an emptyDir, which is lost with its pod.
+    #[arg(long, env = "HYPERFLOW_BLOCKS_VOLUME", value_parser = BlocksVolume::read)]
+    pub blocks_volume: Option<BlocksVolume>,
+    /// Most bytes a second that a worker copies blocks at, beside its tasks. 0: no limit.
+    #[arg(long, env = "HYPERFLOW_BLOCKS_BYTES_PER_SECOND", default_value_t = 50_000_000)]
+    pub blocks_bytes_per_second: u64,
+    /// The blocks of a node that is silent for so long are copied again elsewhere.
+    #[arg(long, env = "HYPERFLOW_BLOCKS_LOST_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(5..=86_400))]
+    pub blocks_lost_seconds: u32,
     /// What is logged: a level, or target=level pairs.
     #[arg(long, env = "HYPERFLOW_LOG_FILTER", default_value = "info")]
     pub log_filter: String,
@@ -130,7 +144,8 @@ impl Settings {
     #[must_use]
     pub fn limits(&self) -> Limits {
         let lease_millis = u64::from(self.lease_seconds) * 1000;
-        Limits { lease_millis, orphan_seconds: self.orphan_seconds, ..Limits::default() }
+        let blocks_lost_millis = u64::from(self.blocks_lost_seconds) * 1000;
+        Limits { lease_millis, orphan_seconds: self.orphan_seconds, blocks_lost_millis }
     }
 
     /// How long a Lease lasts.
@@ -150,7 +165,17 @@ mod tests {
         let Request::Run(settings) = Request::read(args).unwrap() else { panic!("it should run") };
         assert_eq!(settings.tls_name(), "hyperflow-operator.system.svc");
         assert_eq!(settings.sessions_endpoint(), "hyperflow-operator-workers.system.svc:7700");
-        assert!(settings.leader_elect);
+        assert!(settings.leader_elect && settings.blocks_volume.is_none());
+        assert_eq!(settings.limits().blocks_lost_millis, 60_000);
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_volume_for_blocks_is_said() {
+        let args = ["hyperflow-operator", "--namespace", "s", "--pod-name", "p", "--worker-image", "w:1"];
+        let read = |volume| Request::read(args.into_iter().chain([volume]));
+        assert!(read(r#"--blocks-volume={"emptyDir":{}}"#).is_ok());
+        let error = read(r#"--blocks-volume={"hostpath":{}}"#).unwrap_err().to_string();
+        assert!(error.contains("--blocks-volume") && error.contains("'hostpath' is no volume source"), "{error}");
     }
 
     #[test]

@@ -4,10 +4,10 @@
 use hyperflow_api::{JOB_UID_LABEL, ids::JobUid, source::ConfigMapKeyRef, workers::SecurityContext as Account};
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, EmptyDirVolumeSource, HTTPGetAction,
-        KeyToPath, PodSecurityContext, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile,
-        SecurityContext, ServiceAccountTokenProjection, Toleration, TopologySpreadConstraint, Volume, VolumeMount,
-        VolumeProjection,
+        Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
+        HTTPGetAction, KeyToPath, PodSecurityContext, Probe, ProjectedVolumeSource, ResourceRequirements,
+        SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Toleration, TopologySpreadConstraint, Volume,
+        VolumeMount, VolumeProjection,
     },
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
@@ -33,11 +33,20 @@ const MANIFEST_FILE: &str = "list";
 /// Name of the certificate, in the ConfigMap and in the volume.
 pub const CA_FILE: &str = "ca.crt";
 /// Name of the port with probes and metrics.
-pub const HTTP_PORT: &str = "http";
+const HTTP_PORT: &str = "http";
 /// How long a token is valid; the kubelet renews it.
 const TOKEN_SECONDS: i64 = 600;
 /// A pod on a node that is gone is given up after so long; Kubernetes' own default is five minutes.
 const GONE_NODE_SECONDS: i64 = 10;
+
+/// The port with probes and metrics.
+pub fn http_port(settings: &Settings) -> ContainerPort {
+    ContainerPort {
+        name: Some(HTTP_PORT.into()),
+        container_port: settings.worker_http_port.into(),
+        ..ContainerPort::default()
+    }
+}
 
 /// A probe of the worker.
 pub fn probe(path: &str) -> Probe {
@@ -94,7 +103,8 @@ pub fn installer(settings: &Settings, resources: ResourceRequirements) -> Contai
     }
 }
 
-fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+/// A whole volume at a path.
+pub fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     VolumeMount { name: name.into(), mount_path: path.into(), read_only: Some(read_only), ..VolumeMount::default() }
 }
 
@@ -166,15 +176,16 @@ pub fn restricted_container(read_only_root: bool) -> SecurityContext {
     }
 }
 
-/// The user's tolerations, and short ones for a node that is gone, if the user says nothing about those.
-pub fn tolerate(mut tolerations: Vec<Toleration>) -> Vec<Toleration> {
+/// The user's tolerations, and for a node that is gone, if the user says nothing about it: a short one, or one without end
+/// for a pod that keeps blocks. Deleting that one would lose what the node brings back when it returns (P30).
+pub fn tolerate(mut tolerations: Vec<Toleration>, keeps_blocks: bool) -> Vec<Toleration> {
     for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
         if !tolerations.iter().any(|it| it.key.as_deref().is_none_or(|it| it == key)) {
             tolerations.push(Toleration {
                 key: Some(key.into()),
                 operator: Some("Exists".into()),
                 effect: Some("NoExecute".into()),
-                toleration_seconds: Some(GONE_NODE_SECONDS),
+                toleration_seconds: Some(GONE_NODE_SECONDS).filter(|_| !keeps_blocks),
                 value: None,
             });
         }

@@ -21,9 +21,23 @@ fn built(workers: Value) -> Value {
 }
 
 fn built_of(spec: &ShardJobSpec) -> Value {
+    built_by(&settings(), spec)
+}
+
+fn built_by(settings: &Settings, spec: &ShardJobSpec) -> Value {
     let uid = JobUid("job-1".into());
     let owner = Owner { name: "copy", namespace: "team-a", uid: &uid, spec };
-    serde_json::to_value(pod(&owner, "copy-w0", 1, &settings())).unwrap()
+    serde_json::to_value(pod(&owner, "copy-w0", 1, settings)).unwrap()
+}
+
+fn with_blocks(blocks: Value, workers: Value) -> ShardJobSpec {
+    ShardJobSpec { blocks: Some(serde_json::from_value(blocks).unwrap()), ..spec(workers) }
+}
+
+/// Of the container, without its `valueFrom`.
+fn variable(pod: &Value, name: &str) -> Option<String> {
+    let all = pod["spec"]["containers"][0]["env"].as_array().unwrap();
+    Some(all.iter().find(|it| it["name"] == name)?["value"].as_str()?.to_owned())
 }
 
 #[test]
@@ -262,4 +276,72 @@ fn a_job_made_anew_under_the_same_name_has_objects_of_its_own() {
     let map = ca_config_map(&of(&new), "PEM");
     let owners: Vec<String> = map.metadata.owner_references.unwrap().into_iter().map(|owner| owner.uid).collect();
     assert_eq!(owners, ["new"]);
+}
+
+#[test]
+fn a_pod_that_keeps_blocks_has_a_place_for_them_and_serves_them() {
+    let pod = built_of(&with_blocks(json!({"sizeLimit": "1Gi"}), json!({})));
+    let container = &pod["spec"]["containers"][0];
+    let env = container["env"].as_array().unwrap();
+    assert_eq!(
+        env[10..],
+        [
+            json!({"name": "HYPERFLOW_BLOCKS_DIR", "value": "/hyperflow/blocks"}),
+            json!({"name": "HYPERFLOW_BLOCKS_LISTEN", "value": "0.0.0.0:7701"}),
+            json!({"name": "HYPERFLOW_POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}),
+            json!({"name": "HYPERFLOW_BLOCKS_PERSISTENT", "value": "false"}),
+            json!({"name": "HYPERFLOW_BLOCKS_RATE", "value": "50000000"}),
+            json!({"name": "HYPERFLOW_BLOCKS_LIMIT", "value": "1073741824"}),
+        ]
+    );
+    assert_eq!(container["ports"][1], json!({"name": "blocks", "containerPort": 7701}));
+    let mount = json!({"name": "hyperflow-blocks", "mountPath": "/hyperflow/blocks", "readOnly": false});
+    assert_eq!(container["volumeMounts"][2], mount);
+    let volume = json!({"name": "hyperflow-blocks", "emptyDir": {"sizeLimit": "1Gi"}});
+    assert_eq!(pod["spec"]["volumes"][2], volume);
+    assert_eq!(built(json!({}))["spec"]["containers"][0]["ports"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn blocks_are_on_the_users_volume_or_else_on_the_administrators() {
+    let volumes = json!({"volumes": [
+        {"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}, {"name": "ram", "emptyDir": {}}
+    ]});
+    let mut settings = settings();
+    let host = r#"{"hostPath":{"path":"/var/blocks","type":"Directory"}}"#;
+    settings.blocks_volume = Some(crate::settings::BlocksVolume::read(host).unwrap());
+    for (name, persistent) in [("disk", "true"), ("ram", "false")] {
+        let pod = built_by(&settings, &with_blocks(json!({"volumeName": name}), volumes.clone()));
+        assert_eq!(variable(&pod, "HYPERFLOW_BLOCKS_PERSISTENT").unwrap(), persistent, "{name}");
+        assert_eq!(pod["spec"]["containers"][0]["volumeMounts"][2]["name"], name);
+        assert_eq!(pod["spec"]["volumes"].as_array().unwrap().len(), 4, "none of ours");
+    }
+    let pod = built_by(&settings, &with_blocks(json!({}), volumes));
+    assert_eq!(variable(&pod, "HYPERFLOW_BLOCKS_PERSISTENT").unwrap(), "true");
+    assert_eq!(variable(&pod, "HYPERFLOW_BLOCKS_LIMIT"), None);
+    let wanted = json!({"name": "hyperflow-blocks", "hostPath": {"path": "/var/blocks", "type": "Directory"}});
+    assert_eq!(pod["spec"]["volumes"][4], wanted);
+}
+
+#[test]
+fn a_pod_that_keeps_blocks_waits_for_its_node_without_end_unless_the_user_says_otherwise() {
+    let tolerations = |workers| built_of(&with_blocks(json!({}), workers))["spec"]["tolerations"].clone();
+    let wanted = |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoExecute"});
+    let (one, two) = (wanted("node.kubernetes.io/not-ready"), wanted("node.kubernetes.io/unreachable"));
+    assert_eq!(tolerations(json!({})), json!([one, two]));
+    let own = json!({"key": "node.kubernetes.io/not-ready", "operator": "Exists", "tolerationSeconds": 99});
+    assert_eq!(tolerations(json!({"tolerations": [own]})), json!([own, two]));
+}
+
+#[test]
+fn pods_are_told_apart_by_what_blocks_change_in_them() {
+    let digest = |blocks: Option<Value>| match blocks {
+        Some(blocks) => workers_digest(&with_blocks(blocks, json!({}))),
+        None => workers_digest(&spec(json!({}))),
+    };
+    let with = digest(Some(json!({})));
+    assert_ne!(with, digest(None));
+    assert_ne!(with, digest(Some(json!({"sizeLimit": "1Gi"}))));
+    assert_ne!(with, digest(Some(json!({"volumeName": "disk"}))));
+    assert_eq!(with, digest(Some(json!({"replicas": 3}))), "no pod is another one for it");
 }

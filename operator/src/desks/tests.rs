@@ -30,6 +30,7 @@ fn room() -> Room {
         nodes: nodes.subscribe(),
         health: Arc::clone(&health),
         metrics: metrics.clone(),
+        grants: GrantKey::new(b"key").unwrap(),
     };
     Room { desks: Desks::new(office), health, _nodes: nodes, metrics, woken, _lead: lead }
 }

@@ -9,7 +9,12 @@ use super::{Coordinator, Pod};
 #[must_use]
 pub fn workers_digest(spec: &ShardJobSpec) -> String {
     // What came from JSON can be written as JSON, and its maps are in order.
-    let bytes = serde_json::to_vec(&(&spec.workers, &spec.task.exec)).unwrap_or_default();
+    let bytes = match &spec.blocks {
+        None => serde_json::to_vec(&(&spec.workers, &spec.task.exec)),
+        // How many copies there are changes nothing in a pod.
+        Some(blocks) => serde_json::to_vec(&(&spec.workers, &spec.task.exec, &blocks.volume_name, &blocks.size_limit)),
+    };
+    let bytes = bytes.unwrap_or_default();
     blake3::hash(&bytes).to_hex()[..16].to_owned()
 }
 
