@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench deps crds images test-images load-test-images test-texts cluster-tool cluster-up cluster-down install uninstall lint unit sim worlds mutants fuzz chart e2e soak
 
-NODES ?= 2
+NODES ?= 3
 SEEDS ?= 10000
 SEED_START ?= 1
 RUNS ?= 5
@@ -73,7 +73,7 @@ cluster-tool: deps
 	@mkdir -p target
 	@cd e2e/cluster && CGO_ENABLED=0 go build -o $(TOOL) .
 
-cluster-up: cluster-tool ## start the local cluster, or repair it (NODES=2)
+cluster-up: cluster-tool ## start the local cluster, or repair it (NODES=3)
 	@$(TOOL) up --nodes $(NODES)
 
 cluster-down: cluster-tool ## stop the local cluster and remove what it left

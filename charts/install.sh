@@ -53,6 +53,8 @@ if [[ -n $cluster ]]; then
     "$cluster" load-image "hyperflow.dev/operator:$tag" "$images/operator.tar" \
         "hyperflow.dev/worker:$tag" "$images/worker.tar"
     helm=("$cluster" helm)
+    # All nodes are one machine: nothing is gained by copying slowly, and who breaks one does not want to wait a minute.
+    values+=(--set blocks.bytesPerSecond=0 --set blocks.lostSeconds=30)
 else
     command -v helm >/dev/null || die "helm is missing"
     helm=(helm)

@@ -210,7 +210,7 @@ pub fn restarts(pod: &Pod) -> i32 {
 pub struct Counts(BTreeMap<String, f64>);
 
 impl Counts {
-    fn read(page: &str) -> Self {
+    pub(crate) fn read(page: &str) -> Self {
         let lines = page.lines().filter(|line| !line.starts_with('#'));
         let series = lines.filter_map(|line| line.rsplit_once(' '));
         Self(series.filter_map(|(series, value)| Some((series.to_owned(), value.parse().ok()?))).collect())

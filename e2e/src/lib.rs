@@ -10,6 +10,7 @@
 //! | `control.rs` | operators, API server and etcd: what they count, and being without them |
 //! | `process.rs` | processes of pods, where the nodes are on this machine |
 //! | `node.rs` | whole nodes: which one to break, cordon, drain, evict |
+//! | `stores.rs` | blocks, as they lie on the nodes' disks |
 //! | `oracle.rs` | the right answer, from the files themselves |
 //! | `image.rs` | the images of programs that promises run |
 //! | `harness.rs` | runs promises side by side, and some alone |
@@ -27,6 +28,7 @@ pub mod job;
 pub mod node;
 pub mod oracle;
 pub mod process;
+pub mod stores;
 
 /// A promise that was not kept, or a cluster that could not be asked.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -1,7 +1,7 @@
 //! Whole nodes: which one to break, how, and what an administrator does to them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -43,16 +43,6 @@ impl Cluster {
     pub async fn nodes(&self) -> Result<Vec<String>> {
         let nodes = Api::<Node>::all(self.client.clone()).list(&ListParams::default()).await?;
         Ok(nodes.iter().map(ResourceExt::name_any).collect())
-    }
-
-    /// A node on which the operator that leads is not, so that losing it tells of workers alone.
-    ///
-    /// # Errors
-    /// When there is none, or nobody leads.
-    pub async fn node_without_leader(&self) -> Result<String> {
-        let leaders = self.leader().await?.and_then(|pod| pod.spec?.node_name).ok_or("no operator leads")?;
-        let other = self.nodes().await?.into_iter().find(|node| *node != leaders);
-        other.ok_or_else(|| "there is only one node: `make cluster-up NODES=2`".into())
     }
 
     /// The operator that holds the Lease, if it is there.
@@ -159,17 +149,19 @@ impl Cluster {
 }
 
 impl Job {
-    /// Waits until workers on this node hold shards, and others elsewhere.
+    /// Waits until workers on two nodes hold shards; one of these on which the operator that leads is not, so that losing
+    /// it tells of workers alone.
     ///
     /// # Errors
-    /// After a minute.
-    pub async fn busy_on_both(&self, node: &str) -> Result {
+    /// After a minute, or when nobody leads.
+    pub async fn busy_on_two(&self, cluster: &Cluster) -> Result<String> {
+        let leaders = cluster.leader().await?.and_then(|pod| pod.spec?.node_name).ok_or("no operator leads")?;
         let busy = |status: &ShardJobStatus| {
-            let attempts = job::attempts(status).ok()?;
-            let holds = |here: bool| attempts.iter().any(|attempt| (attempt.node == node) == here);
-            (holds(true) && holds(false)).then_some(())
+            let nodes: BTreeSet<String> = job::attempts(status).ok()?.into_iter().map(|attempt| attempt.node).collect();
+            let other = nodes.iter().find(|node| **node != leaders).cloned();
+            other.filter(|_| nodes.len() > 1)
         };
-        self.wait("shards under way on both nodes", Duration::from_secs(60), busy).await.map(drop)
+        Ok(self.wait("shards under way on two nodes", Duration::from_secs(60), busy).await?.0)
     }
 
     /// Waits until every shard that a worker of this node holds, or is seen to have held meanwhile, is done or leased to

@@ -4,22 +4,29 @@
 
 mod cleans_up_when_deleted;
 mod copies_a_tree;
+mod copies_blocks_again;
 mod copies_byte_identical;
 mod counts_numbers;
 mod cuts_between_lines;
 mod ends_by_its_deadline;
 mod fails_with_remedy;
+mod gives_blocks_to_nobody_else;
 mod goes_on_from_results;
 mod goes_when_its_time_is_over;
+mod heals_flipped_bits;
 mod keeps_checksums;
+mod keeps_copies_of_the_input;
 mod keeps_status_small;
 mod leaves_managed_jobs_alone;
 mod lists_many_files;
 mod loads_models_once;
 mod makes_three_copies;
+mod notices_changed_input;
 mod only_who_may_create_pods;
 mod overtakes_stragglers;
+mod pauses_copying_without_most_nodes;
 mod reads_manifests;
+mod refreshes_only_stale_blocks;
 mod refuses_bad_input;
 mod resumes_programs;
 mod runs_again;
@@ -37,6 +44,7 @@ mod survives_drain;
 mod survives_etcd_outage;
 mod survives_eviction_and_preemption;
 mod survives_frozen_worker;
+mod survives_full_block_store;
 mod survives_killed_worker;
 mod survives_operator_kill;
 mod survives_out_of_memory;
@@ -55,9 +63,13 @@ mod waits_like_helm;
 use std::process::ExitCode;
 
 use hyperflow_e2e::{
+    Result,
+    cluster::Place,
     harness::{self, Promise},
     image::test_image,
 };
+use k8s_openapi::api::events::v1::Event;
+use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
 
 /// A promise named as its file, tried beside the others or alone.
@@ -79,6 +91,11 @@ const PROMISES: &[Promise] = &[
     promise!(loads_models_once, alone: false),
     promise!(runs_again, alone: false),
     promise!(resumes_programs, alone: false),
+    promise!(keeps_copies_of_the_input, alone: false),
+    promise!(heals_flipped_bits, alone: false),
+    promise!(notices_changed_input, alone: false),
+    promise!(survives_full_block_store, alone: false),
+    promise!(gives_blocks_to_nobody_else, alone: false),
     promise!(makes_three_copies, alone: false),
     promise!(copies_byte_identical, alone: false),
     promise!(copies_a_tree, alone: false),
@@ -116,6 +133,9 @@ const PROMISES: &[Promise] = &[
     promise!(survives_drain, alone: true),
     promise!(survives_cut_link, alone: true),
     promise!(survives_stopped_node, alone: true),
+    promise!(copies_blocks_again, alone: true),
+    promise!(refreshes_only_stale_blocks, alone: true),
+    promise!(pauses_copying_without_most_nodes, alone: true),
     // Last: what the cluster knows goes back, of everything.
     promise!(survives_restored_etcd, alone: true),
 ];
@@ -198,4 +218,31 @@ fn program(name: &str, image: &str, source: Value, exec: &Value) -> Value {
         job["spec"]["records"] = json!({"url": "file:///data/records/"});
     }
     job
+}
+
+/// A copy of `in/input` in shards of a MiB by a program that waits for a gate to open, so that faults find shards under
+/// way and blocks in place. Copies of the input are kept on so many nodes.
+fn gated(name: &str, workers: u32, replicas: usize) -> Value {
+    let source = json!({"files": {"url": "file:///data/in/input", "boundary": "Byte", "bytesPerShard": "1Mi"}});
+    let command = ["sh", "-c", "until [ -e /data/go ]; do sleep 0.2; done; cat"];
+    let exec = json!({"command": command, "input": "Stdin", "output": "Stdout"});
+    let mut job = program(name, BUSYBOX, source, &exec);
+    job["spec"]["parallelism"] = json!(workers);
+    job["spec"]["blocks"] = json!({"replicas": replicas});
+    job
+}
+
+fn open_gate(place: &Place) -> Result {
+    place.write("go", b"").map(drop)
+}
+
+fn close_gate(place: &Place) -> Result {
+    Ok(std::fs::remove_file(place.path("go"))?)
+}
+
+/// Reasons and notes of all events of the place.
+async fn events(place: &Place) -> Result<Vec<(String, String)>> {
+    let api: Api<Event> = Api::namespaced(place.cluster.client.clone(), &place.namespace);
+    let events = api.list(&ListParams::default()).await?;
+    Ok(events.into_iter().map(|event| (event.reason.unwrap_or_default(), event.note.unwrap_or_default())).collect())
 }

@@ -16,11 +16,10 @@ pub async fn keeps(place: &Place) -> Result {
     let cluster = &place.cluster;
     for round in 0..if soak() { 5 } else { 1 } {
         place.empty_output()?;
-        let node = cluster.node_without_leader().await?;
         let input = place.write_input("input", 96 * MIB, 30 + round)?;
         // 48 shards of a second each on two slots a worker, so that the other node soon has room for more.
         let job = place.apply(super::copy(&format!("cut-{round}"), "2Mi", "8Mi", 2, 2)).await?;
-        job.busy_on_both(&node).await?;
+        let node = job.busy_on_two(cluster).await?;
         let start = Instant::now();
         cluster.harm(&["cut-link", &node]).await?;
         finally(is_cut_off(place, &job, &node, start), cluster.harm(&["heal-link", &node])).await?;

@@ -21,23 +21,24 @@ const MIB: u64 = 1 << 20;
 const NOTICED: Duration = Duration::from_secs(2);
 
 pub async fn keeps(place: &Place) -> Result {
-    let node = place.cluster.node_without_leader().await?;
     let repair = || async {
-        place.cluster.cordon(&node, false).await?;
+        for node in place.cluster.nodes().await? {
+            place.cluster.cordon(&node, false).await?;
+        }
         place.cluster.mended().await
     };
-    finally(is_cordoned(place, &node), repair()).await?;
+    finally(is_cordoned(place), repair()).await?;
     place.empty_output()?;
-    finally(is_drained(place, &node), repair()).await
+    finally(is_drained(place), repair()).await
 }
 
-async fn is_cordoned(place: &Place, node: &str) -> Result {
+async fn is_cordoned(place: &Place) -> Result {
     let input = place.write_input("input", 64 * MIB as usize, 40)?;
     // 32 shards of a second each on two slots a worker.
     let job = place.apply(super::copy("cordoned", "2Mi", "8Mi", 2, 2)).await?;
-    job.busy_on_both(node).await?;
-    place.cluster.cordon(node, true).await?;
-    gets_no_more(&job, node).await?;
+    let node = job.busy_on_two(&place.cluster).await?;
+    place.cluster.cordon(&node, true).await?;
+    gets_no_more(&job, &node).await?;
     let status = job.complete(Duration::from_secs(120)).await?;
     let records = oracle::check_copy(&input, &place.path("out"), 32)?;
     ensure(records.iter().all(|record| record.attempt == 1), || format!("a cordon ended attempts: {records:?}"))?;
@@ -71,12 +72,13 @@ async fn gets_no_more(job: &Job, node: &str) -> Result {
     }
 }
 
-async fn is_drained(place: &Place, node: &str) -> Result {
+async fn is_drained(place: &Place) -> Result {
     let input = place.write_input("input", 64 * MIB as usize, 41)?;
     // 8 shards of eight seconds each on two slots a worker.
     let job = place.apply(super::copy("drained", "8Mi", "4Mi", 2, 2)).await?;
+    let node = &job.busy_on_two(&place.cluster).await?;
     let far = |status: &ShardJobStatus| {
-        let far = |it: Attempt| it.node == node && it.checkpoint.is_some_and(|position| position >= MIB);
+        let far = |it: Attempt| it.node == *node && it.checkpoint.is_some_and(|position| position >= MIB);
         job::attempts(status).ok()?.into_iter().any(far).then_some(())
     };
     job.wait("a checkpoint on the node", Duration::from_secs(60), far).await?;
@@ -89,7 +91,7 @@ async fn is_drained(place: &Place, node: &str) -> Result {
     };
     let (attempts, took) = job.wait("a pool of two again", Duration::from_secs(30), full).await?;
     println!("     two workers again {took:.1?} after the drain");
-    ensure(attempts.iter().all(|attempt| attempt.node != node), || format!("leases on a drained node: {attempts:?}"))?;
+    ensure(attempts.iter().all(|attempt| attempt.node != *node), || format!("leases on a drained node: {attempts:?}"))?;
     let status = job.complete(Duration::from_secs(120)).await?;
     let left = on(place, node).await?;
     ensure(left.is_empty(), || format!("a pod was bound to a cordoned node: {left:?}"))?;

@@ -1,4 +1,4 @@
-//! The power of a node fails: its shards are leased to workers of the other node within the lease and two seconds, and
+//! The power of a node fails: its shards are leased to workers of other nodes within the lease and two seconds, and
 //! the job ends right without it.
 
 use std::{
@@ -15,11 +15,10 @@ const MOVED: Duration = Duration::from_secs(10 + 2);
 pub async fn keeps(place: &Place) -> Result {
     for round in 0..if soak() { 5 } else { 1 } {
         place.empty_output()?;
-        let node = place.cluster.node_without_leader().await?;
         let input = place.write_input("input", 96 * MIB, 20 + round)?;
         // 48 shards of a second each on two slots a worker, so that the other node soon has room for more.
         let job = place.apply(super::copy(&format!("power-{round}"), "2Mi", "8Mi", 2, 2)).await?;
-        job.busy_on_both(&node).await?;
+        let node = job.busy_on_two(&place.cluster).await?;
         let start = Instant::now();
         place.cluster.harm(&["stop-node", &node]).await?;
         let repair = async {

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "a benchmark speaks to people")]
 
 mod bench;
+mod block_read_local_vs_source;
 mod classic_1_to_3;
 mod command_vs_hyperqueue;
 mod command_vs_job;
@@ -20,6 +21,8 @@ mod noop_vs_ray;
 mod ours;
 mod peers;
 mod report;
+mod rereplicate;
+mod returned_node;
 mod row;
 mod small_shards;
 mod straggler;
@@ -58,8 +61,11 @@ const ROWS: &[(&str, Measure)] = rows![
     command_vs_xargs,
     command_vs_hyperqueue,
     straggler,
+    block_read_local_vs_source,
+    rereplicate,
     worker_killed,
     node_silent,
+    returned_node,
 ];
 
 /// Measures on the cluster of KUBECONFIG and on this machine's file system.

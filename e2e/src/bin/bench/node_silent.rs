@@ -31,14 +31,13 @@ pub async fn run(bench: &Bench) -> Result<Vec<Sample>> {
 /// Status tells when: it is written once a second, so this is up to a second too much.
 async fn cut(place: &Place) -> Result<(f64, usize)> {
     let cluster = &place.cluster;
-    let node = cluster.node_without_leader().await?;
     place.write_input("input", 96 * MIB, 30)?;
     // Shards of a second or two on two slots a worker, so that the other node soon has room for more.
     let mut manifest = ours::copy("2Mi", 2, 2);
     manifest["spec"]["workers"]["bytesPerSecond"] = "8Mi".into();
     manifest["spec"]["checkpoint"] = json!({"periodSeconds": 1, "bytes": "1Mi"});
     let job = place.apply(manifest).await?;
-    job.busy_on_both(&node).await?;
+    let node = job.busy_on_two(cluster).await?;
     let start = Instant::now();
     cluster.harm(&["cut-link", &node]).await?;
     let moved = async {

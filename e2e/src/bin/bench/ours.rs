@@ -24,7 +24,8 @@ use crate::{
     report::digits,
 };
 
-const LIMIT: Duration = Duration::from_secs(600);
+/// Longest that a job of a row may take.
+pub const LIMIT: Duration = Duration::from_secs(600);
 
 /// What a job of ours took.
 #[derive(Clone, Debug)]
@@ -72,6 +73,35 @@ pub fn command(line: &str, count: u32, workers: u32, slots: u32) -> Value {
         "exec": {"image": test_image("busybox"), "command": ["sh", "-c", line], "input": "None", "output": "None"}
     });
     job
+}
+
+/// What a shell does until the gate is opened: `go` is written.
+pub const GATE: &str = "until [ -e /data/go ]; do sleep 0.1; done";
+
+/// Shards that each read so many bytes of `in/input` with a program, once a gate is open. Blocks of it are kept on so many
+/// nodes, if on any.
+pub fn gated(bytes_per_shard: &str, workers: u32, replicas: Option<u32>) -> Value {
+    let mut job = copy(bytes_per_shard, workers, 2);
+    job["spec"]["task"] = json!({
+        "exec": {
+            "image": test_image("busybox"), "command": ["sh", "-c", format!("{GATE}; cat")], "input": "Stdin",
+            "output": "Stdout"
+        }
+    });
+    if let Some(replicas) = replicas {
+        job["spec"]["blocks"] = json!({"replicas": replicas});
+    }
+    job
+}
+
+/// Shards under way.
+pub fn active(status: &ShardJobStatus) -> i32 {
+    shards(status).active
+}
+
+/// Shards that are done.
+pub fn succeeded(status: &ShardJobStatus) -> i32 {
+    shards(status).succeeded
 }
 
 /// Runs shards that leave nothing in a store. What was done before the first status that speaks of any is not counted, nor
