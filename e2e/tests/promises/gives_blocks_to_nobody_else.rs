@@ -28,7 +28,7 @@ const PORT: u16 = 7701;
 #[derive(Debug)]
 enum Got {
     /// No connection.
-    NoEntry(String),
+    NoEntry(#[allow(dead_code, reason = "it is shown")] String),
     /// The worker's own no.
     Refused(Status),
     /// Something of the block.

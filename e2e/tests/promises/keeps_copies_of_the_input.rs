@@ -3,7 +3,14 @@
 
 use std::{fs, time::Duration};
 
-use hyperflow_e2e::{Result, cluster::Place, ensure, oracle};
+use hyperflow_api::ShardJobStatus;
+use hyperflow_e2e::{
+    Result,
+    cluster::Place,
+    ensure,
+    job::{has, shards},
+    oracle,
+};
 use serde_json::json;
 
 use super::{gated, open_gate};
@@ -17,7 +24,7 @@ pub async fn keeps(place: &Place) -> Result {
     place.write_input("input", SHARDS as usize * MIB, 90)?;
     let job = place.apply(gated("copies", 3, REPLICAS)).await?;
     let took = place.replicated(&job, SHARDS, REPLICAS, &[], LIMIT).await?;
-    let whole = |status: &hyperflow_api::ShardJobStatus| {
+    let whole = |status: &ShardJobStatus| {
         status.blocks.clone().filter(|blocks| blocks.groups > 0 && blocks.under_replicated == 0)
     };
     let (blocks, _) = job.wait("status to say that all is replicated", LIMIT, whole).await?;
@@ -35,11 +42,11 @@ pub async fn keeps(place: &Place) -> Result {
         loop {
             let status = job.status().await?;
             let moved = place.block_bytes().await?;
-            let counts = hyperflow_e2e::job::shards(&status);
+            let counts = shards(&status);
             if counts.succeeded * 10 >= counts.total * 9 {
-                return Ok(moved);
+                return Ok::<_, hyperflow_e2e::Error>(moved);
             }
-            ensure(!hyperflow_e2e::job::has(&status, "Failed"), || format!("{:?}", status.conditions))?;
+            ensure(!has(&status, "Failed"), || format!("{:?}", status.conditions))?;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };

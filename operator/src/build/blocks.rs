@@ -1,10 +1,7 @@
 //! What a pod has when its job keeps blocks: the volume that they are on, and the port where other workers read them.
 
 use hyperflow_api::quantity::Quantity as Amount;
-use k8s_openapi::{
-    api::core::v1::{ContainerPort, EmptyDirVolumeSource, EnvVar, Volume, VolumeMount},
-    apimachinery::pkg::api::resource::Quantity,
-};
+use k8s_openapi::api::core::v1::{ContainerPort, EmptyDirVolumeSource, EnvVar, Volume, VolumeMount};
 
 use super::{Owner, field, fixed::mount, user_volume, value};
 use crate::settings::Settings;
@@ -23,11 +20,8 @@ pub fn volume(owner: &Owner<'_>, settings: &Settings) -> Option<Volume> {
     if blocks.volume_name.is_some() {
         return None;
     }
-    let own = || {
-        let size_limit = blocks.size_limit.as_ref().map(|limit| Quantity(limit.to_string()));
-        let empty_dir = Some(EmptyDirVolumeSource { size_limit, ..EmptyDirVolumeSource::default() });
-        Volume { empty_dir, ..Volume::default() }
-    };
+    // Without the limit of the spec, which the worker keeps to: the kubelet would end a pod for a header too many.
+    let own = || Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() };
     let volume = settings.blocks_volume.as_ref().map_or_else(own, |volume| volume.source());
     Some(Volume { name: VOLUME.into(), ..volume })
 }

@@ -297,7 +297,7 @@ fn a_pod_that_keeps_blocks_has_a_place_for_them_and_serves_them() {
     assert_eq!(container["ports"][1], json!({"name": "blocks", "containerPort": 7701}));
     let mount = json!({"name": "hyperflow-blocks", "mountPath": "/hyperflow/blocks", "readOnly": false});
     assert_eq!(container["volumeMounts"][2], mount);
-    let volume = json!({"name": "hyperflow-blocks", "emptyDir": {"sizeLimit": "1Gi"}});
+    let volume = json!({"name": "hyperflow-blocks", "emptyDir": {}});
     assert_eq!(pod["spec"]["volumes"][2], volume);
     assert_eq!(built(json!({}))["spec"]["containers"][0]["ports"].as_array().unwrap().len(), 1);
 }

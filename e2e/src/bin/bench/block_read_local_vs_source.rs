@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use hyperflow_api::ShardJobStatus;
 use hyperflow_e2e::{Result, cluster::Place};
 use serde_json::Value;
 
@@ -36,13 +37,13 @@ async fn read(place: &Place, input: &Input, mut manifest: Value) -> Result<(f64,
     if blocks {
         place.replicated(&job, SHARDS, 3, &[], ours::LIMIT).await?;
     } else {
-        let begun = |status: &hyperflow_api::ShardJobStatus| (ours::active(status) > 4).then_some(());
+        let begun = |status: &ShardJobStatus| (ours::active(status) > 4).then_some(());
         job.wait("shards", ours::LIMIT, begun).await?;
     }
     settle(input).await?;
     let start = Instant::now();
     place.write("go", b"")?;
-    let nearly = |status: &hyperflow_api::ShardJobStatus| (ours::succeeded(status) >= SHARDS as i32 / 2).then_some(());
+    let nearly = |status: &ShardJobStatus| (ours::succeeded(status) >= SHARDS as i32 / 2).then_some(());
     job.wait("half of the shards", ours::LIMIT, nearly).await?;
     let share = if blocks { place.block_bytes().await?.share_local() } else { 0.0 };
     job.complete(ours::LIMIT).await?;
