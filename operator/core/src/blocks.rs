@@ -8,6 +8,7 @@
 //! | which nodes should have a group | `placement.rs` |
 //! | which copies are made next, and from where | `repair.rs` |
 //! | when copies are not made again, for it is the network | `breaker.rs` |
+//! | what the next operator process reads | `notes.rs` |
 //! | all of that together | `keeper.rs` |
 //!
 //! A block is a piece of one shard's planned input, at most [`BLOCK_BYTES`] long. A group is the blocks of consecutive
@@ -18,6 +19,7 @@ mod breaker;
 mod geometry;
 mod keeper;
 mod map;
+mod notes;
 mod placement;
 mod repair;
 mod rules;
@@ -25,9 +27,11 @@ mod rules;
 use hyperflow_api::{ShardJobSpec, exec::InputMode, source::OnChange};
 
 pub use self::geometry::{BLOCK_BYTES, Block, GROUPS, blocks_of, group_of, groups, shards_of};
+pub use self::notes::BLOCKS_BYTES;
 pub(crate) use self::{
     keeper::{Around, Keeper, first_fresh},
     map::{Presence, Store, StoreId},
+    notes::Notes,
     repair::Loads,
 };
 use crate::job::{Refusal, amount, refuse};

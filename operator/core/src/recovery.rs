@@ -6,6 +6,7 @@
 //! attempts: 8127/w0/3.24795/f1/c3@67108864:9f2c07aa01b2c3d4     a leased shard: index, worker, epoch (term.sequence)
 //! waiting:  17/u1763900000/f1/l2                        a shard that waits: index, not before (seconds since 1970)
 //! clock:    35/u1763900000                              how long the job is active: see `clock.rs`
+//! blocks:   d=9f2c07aa;0d1f3c2a@node-3/n/r0-99          who has which group of blocks: see `blocks/notes.rs`
 //! ```
 //!
 //! Behind these, where they are not zero: `f` own failures so far, `l` workers lost so far, `k` those of them that it was

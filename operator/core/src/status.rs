@@ -12,6 +12,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 
 use crate::{
     Now,
+    blocks::Notes,
     clock::Clock,
     conditions::{self, conditions},
     coordinator::{Coordinator, Seen, Verdict},
@@ -37,6 +38,8 @@ pub(crate) struct Left {
     pub(crate) reserved_through: ShardIndex,
     pub(crate) failures: Vec<FailureSample>,
     pub(crate) clock: Clock,
+    /// Who has which group of blocks.
+    pub(crate) blocks: Notes,
     /// The end that was decided, and was not to be yet.
     pub(crate) verdict: Option<Verdict>,
     /// The last command has succeeded.
@@ -104,6 +107,7 @@ impl Left {
             reserved_through,
             failures,
             clock,
+            blocks: Notes::decode(&notes.blocks)?,
             finalized: notes.finalized,
             verdict: notes
                 .verdict
@@ -248,7 +252,7 @@ fn notes(known: &Coordinator, now: Now, reserved: ShardIndex) -> Recovery {
         workers,
         attempts,
         waiting: if ended { String::new() } else { recovery::encode_waiting(waiting) },
-        blocks: String::new(),
+        blocks: if ended || !known.blocks_are_kept() { String::new() } else { known.blocks.notes() },
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     Figures,
     breaker::Breaker,
     map::{Map, Presence, Store, StoreId},
+    notes::Notes,
     repair::{FULL_MILLIS, Loads, Moment, peers},
     rules::{Case, Copy, Rule, judge},
 };
@@ -67,6 +68,18 @@ pub(crate) struct Keeper {
 impl Keeper {
     pub(crate) fn of_term(term: u64) -> Self {
         Self { loads: Loads::of_term(term), ..Self::default() }
+    }
+
+    /// What an earlier operator process knew of this plan: nothing of it is confirmed.
+    pub(crate) fn restore(&mut self, now: u64, plan: &str, groups: u32, notes: Notes) {
+        plan.clone_into(&mut self.map.plan);
+        self.map.groups = groups;
+        notes.restore(now, &mut self.map);
+    }
+
+    /// What the next one is to know.
+    pub(crate) fn notes(&self) -> String {
+        Notes::of(&self.map).encode()
     }
 
     /// Which plan is in force, and how many copies are wanted.

@@ -117,6 +117,10 @@ impl Store {
         self.is_live() && self.told && self.plan == plan
     }
 
+    pub(super) fn speaks_of(&self, plan: &str) -> bool {
+        self.plan == plan || !self.told && self.plan.is_empty()
+    }
+
     /// Its copies stay when its pod goes, or its pod does not go.
     pub(super) fn stays(&self) -> bool {
         self.persistent || self.mates.iter().any(|mate| !mate.leaving)

@@ -13,7 +13,7 @@ use hyperflow_api::{
 use super::{Coordinator, Worker, leasing::WINDOW};
 use crate::{
     Now,
-    blocks::{Around, Figures, Presence, Store, StoreId, first_fresh, group_of, groups, shards_of},
+    blocks::{Around, Figures, Keeper, Notes, Presence, Store, StoreId, first_fresh, group_of, groups, shards_of},
     reasons::NotNow,
     shards::Seat,
 };
@@ -39,6 +39,14 @@ impl Coordinator {
     /// There is a plan, and copies of it are kept.
     pub(crate) fn blocks_are_kept(&self) -> bool {
         self.job.blocks.is_some() && self.plan.is_some()
+    }
+
+    /// What an earlier operator process left, if it is of the plan in force.
+    pub(super) fn restore_blocks(&mut self, now: Now, notes: Notes) {
+        self.blocks = Keeper::of_term(self.takeover.term);
+        if let (Some((plan, _)), true) = (&self.plan, self.blocks_are_kept()) {
+            self.blocks.restore(now.millis, &plan.digest, groups(plan.shards), notes);
+        }
     }
 
     /// A worker opened a session.

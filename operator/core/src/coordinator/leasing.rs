@@ -10,6 +10,7 @@ use hyperflow_api::{
 use super::{Coordinator, Effect, Worker};
 use crate::{
     Now,
+    blocks::BLOCKS_BYTES,
     reasons::NotNow,
     recovery::RECORD_BYTES,
     shards::{Lease, Leased, Seat, Waiting},
@@ -30,7 +31,8 @@ const RANGE_BYTES: usize = 14;
 const INDEX_BYTES: usize = 7;
 
 const _: () = assert!(
-    WINDOW * (RECORD_BYTES + RANGE_BYTES) + FAILED_MOST as usize * (RANGE_BYTES + INDEX_BYTES) <= STATUS_BYTES,
+    WINDOW * (RECORD_BYTES + RANGE_BYTES) + FAILED_MOST as usize * (RANGE_BYTES + INDEX_BYTES) + BLOCKS_BYTES
+        <= STATUS_BYTES,
     "a status could outgrow its hard size"
 );
 

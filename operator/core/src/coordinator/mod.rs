@@ -208,7 +208,7 @@ impl Coordinator {
             room: room::Room::left(&seen.status),
             estimate: Estimate::default(),
             pace: stragglers::Pace::default(),
-            blocks: Keeper::of_term(left.term.max(heard).saturating_add(1)),
+            blocks: Keeper::default(),
             patience: BTreeMap::new(),
             clock: left.clock,
             claims_until: resumed.then_some(now.millis + limits.lease_millis),
@@ -218,6 +218,7 @@ impl Coordinator {
             job,
         };
         let begun = coordinator.begin_run(now);
+        coordinator.restore_blocks(now, left.blocks);
         if let Some(end) = status::end_of(&seen.status, seen.generation).filter(|_| !begun) {
             (coordinator.verdict, coordinator.conclusion) = (Some(end.0.clone()), Some(end));
             return Ok(coordinator);

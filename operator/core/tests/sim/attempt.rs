@@ -323,7 +323,7 @@ impl Attempt {
     }
 }
 
-const PLAN: &str = "blake3:plan";
+pub const PLAN: &str = "blake3:plan";
 
 fn job() -> JobUid {
     JobUid("5b1e0c44".into())

@@ -18,6 +18,7 @@
 //! | the operator's processes | `operators.rs` |
 //! | machines, pods, kubelets | `pods.rs` |
 //! | a worker process, an attempt of it | `process.rs`, `attempt.rs` |
+//! | disks with blocks on them | `disks.rs` |
 //! | streams | `streams.rs` |
 //! | two attempts of one shard; the last command | `twins.rs` |
 //! | the output store | `store.rs` |
@@ -32,6 +33,7 @@ mod api;
 mod attempt;
 mod chance;
 mod clock;
+mod disks;
 mod faults;
 mod happen;
 mod judge;

@@ -356,6 +356,8 @@ impl World {
         match effect {
             Effect::Send { session, message } => {
                 if let FromOperator::Orders(orders) = &message {
+                    let number = desk.number;
+                    self.check_blocks(number, session, orders);
                     self.check_orders(place, session, orders);
                     self.note_granted(place, session, orders);
                 }

@@ -47,6 +47,8 @@ pub struct Pod {
     pub machine: Option<usize>,
     pub process: Option<Process>,
     pub deleting: bool,
+    /// Where its blocks lie.
+    pub store: Option<String>,
     /// What it was made of.
     made_of: String,
     pub run: u32,
@@ -73,6 +75,7 @@ impl World {
             machine: None,
             process: None,
             deleting: false,
+            store: None,
             made_of: made_of(&workers_digest(&self.api.seen.spec), run),
             run,
             restarts: 0,
@@ -152,8 +155,10 @@ impl World {
         }
         let (nonce, clock) = (self.chance.draw(), Clock::draw(&mut self.chance));
         let (now, slots, uid) = (self.now, self.scenario.slots, self.api.seen.uid.clone());
+        let host = self.host(number);
         let Some(pod) = self.pods.get_mut(&number) else { return };
-        pod.process = Some(Process::new(clock, now, &uid, &pod.uid, nonce, slots));
+        pod.store = host.as_ref().map(|host| host.store.clone());
+        pod.process = Some(Process::new(clock, now, &uid, &pod.uid, nonce, slots).with_host(host));
         self.after(5, Turn::Connect { pod: number, nonce });
         self.process_hears(number, nonce, None);
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use hyperflow_api::{
     ids::{JobUid, ShardIndex, Takeover, WorkerId},
     message::{FailureClass, FromWorker, Target},
+    replica::Host,
 };
 use hyperflow_core::{
     causes::is_full,
@@ -73,6 +74,13 @@ impl Process {
             attempts: BTreeMap::new(),
             finished: BTreeSet::new(),
         }
+    }
+
+    pub fn with_host(mut self, host: Option<Host>) -> Self {
+        if let Some(host) = host {
+            self.core = self.core.with_host(host);
+        }
+        self
     }
 
     /// Shards that the operator may think it works on.
@@ -149,7 +157,7 @@ impl World {
                     attempt.stop = attempt.stop.filter(|stop| *stop == hyperflow_core::worker::Stop::Now).or(Some(how));
                 }
             }
-            Effect::Blocks(_) => {}
+            Effect::Blocks(order) => events.extend(self.do_with_blocks(pod, nonce, order)),
             Effect::Clean(index) => self.clean(pod, nonce, index),
             Effect::Disconnect(_) => {
                 if let Some(id) = self.process(pod, nonce).and_then(|process| process.session.take()) {
@@ -170,6 +178,7 @@ impl World {
                 if let Some(process) = self.process(pod, nonce) {
                     process.knows_plan = true;
                 }
+                events.extend(self.look_through(pod, nonce));
             }
             Effect::Configure(welcome) => {
                 if let Some(process) = self.process(pod, nonce) {

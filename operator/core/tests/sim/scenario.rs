@@ -58,6 +58,12 @@ pub struct Scenario {
     /// Another run is asked for at this time, whatever the job does then.
     #[serde(default)]
     pub rerun_at: Option<u64>,
+    /// On so many machines each block is kept.
+    #[serde(default)]
+    pub blocks: Option<u32>,
+    /// Blocks lie on the machines, or else go with the pods.
+    #[serde(default)]
+    pub disks_stay: bool,
     /// And another one when it has ended.
     #[serde(default)]
     pub rerun_at_end: bool,
@@ -117,12 +123,21 @@ impl Scenario {
             hopeless: false,
             rerun_at: None,
             rerun_at_end: false,
+            blocks: None,
+            disks_stay: false,
             speculation,
             finally: copies && other.once_in(4),
         };
         drawn.draw_policy(chance);
         drawn.speculation &= drawn.copies;
         drawn.finally &= drawn.copies;
+        let mut other = Chance(chance.0 ^ 0xb10c);
+        if drawn.copies && other.once_in(4) {
+            drawn.blocks = Some(u32::try_from(1 + other.below(2)).unwrap());
+            drawn.disks_stay = other.once_in(2);
+            drawn.machines = 3 + other.below(2);
+            drawn.parallelism = drawn.parallelism.max(3);
+        }
         drawn
     }
     /// Rules, shards that may fail, a program that cannot succeed, and other runs.
@@ -149,13 +164,16 @@ impl Scenario {
     }
 
     pub fn limits(&self) -> Limits {
-        Limits { lease_millis: LEASE_MILLIS, orphan_seconds: self.orphan_seconds, ..Limits::default() }
+        Limits { lease_millis: LEASE_MILLIS, orphan_seconds: self.orphan_seconds, blocks_lost_millis: 3000 }
     }
 
     pub fn seen(&self) -> Seen {
         let mut spec = if self.copies { copy() } else { noop(self.shards) };
         if self.speculation {
             spec["speculation"] = json!({"mode": "Duplicate"});
+        }
+        if let Some(replicas) = self.blocks {
+            spec["blocks"] = json!({"replicas": replicas});
         }
         if self.finally {
             spec["task"] = json!({"exec": {"image": "i", "command": ["work"], "input": "Stdin", "output": "Stdout"}});

@@ -224,6 +224,11 @@ impl World {
                 Event::SessionOpened { session, hello }
             }
             FromWorker::Report(report) => {
+                let pod = stream.pod;
+                if report.holdings.is_some() {
+                    self.note_holdings(desk, pod, &report);
+                }
+                let Some(stream) = self.streams.get_mut(&id) else { return };
                 let over = report.facts.iter().filter(|fact| !matches!(fact.news, News::Checkpointed(_)));
                 over.filter_map(|fact| Some((shard(fact.target)?, fact.epoch))).for_each(|(index, epoch)| {
                     stream.given.remove(&index);

@@ -125,6 +125,8 @@ fn one_of_ten_is_slow(seed: u64, speculation: bool) -> Run {
         hopeless: false,
         rerun_at: None,
         rerun_at_end: false,
+        blocks: None,
+        disks_stay: false,
     };
     Run { seed, scenario, faults: Vec::new() }
 }

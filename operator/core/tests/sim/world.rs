@@ -12,6 +12,7 @@ use super::{
     api::Api,
     chance::Chance,
     clock::Clock,
+    disks::Disks,
     faults::Fault,
     log::Log,
     operators::Operator,
@@ -55,6 +56,8 @@ pub enum Turn {
     Disconnected { pod: u64, nonce: u64, stream: u64 },
     WorkerWakes { pod: u64, nonce: u64 },
     Work { pod: u64, nonce: u64, run: RunId },
+    Loaded { pod: u64, nonce: u64, number: u64 },
+    LooksThrough { pod: u64, nonce: u64 },
     Exit { pod: u64, nonce: u64 },
     ToOperator(u64),
     ToWorker(u64),
@@ -71,6 +74,8 @@ impl Turn {
             | Self::Disconnected { pod, nonce, .. }
             | Self::WorkerWakes { pod, nonce }
             | Self::Work { pod, nonce, .. }
+            | Self::Loaded { pod, nonce, .. }
+            | Self::LooksThrough { pod, nonce }
             | Self::Exit { pod, nonce } => Some((pod, nonce)),
             _ => None,
         }
@@ -109,6 +114,7 @@ pub struct World {
     pub scenario: Scenario,
     pub api: Api,
     pub store: Store,
+    pub disks: Disks,
     pub operators: Vec<Operator>,
     pub last_desk: u64,
     /// Writes that nobody waits for any more.
@@ -170,6 +176,7 @@ impl World {
             queue: BinaryHeap::new(),
             asked: 0,
             store: Store::default(),
+            disks: Disks::new(run.seed),
             api: Api::new(run.scenario.seen()),
             operators,
             last_desk: 0,
@@ -276,6 +283,8 @@ impl World {
             Turn::Disconnected { pod, nonce, stream } => self.disconnected(pod, nonce, stream),
             Turn::WorkerWakes { pod, nonce } => self.worker_wakes(pod, nonce),
             Turn::Work { pod, nonce, run } => self.work(pod, nonce, run),
+            Turn::Loaded { pod, nonce, number } => self.loaded(pod, nonce, number),
+            Turn::LooksThrough { pod, nonce } => self.looks_through(pod, nonce),
             Turn::Exit { pod, nonce } if self.process(pod, nonce).is_some() => {
                 self.process_ends(pod, "Completed", true);
             }

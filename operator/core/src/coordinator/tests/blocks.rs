@@ -414,3 +414,33 @@ fn other_bytes_under_the_same_version_are_not_read_and_go_when_enough_agree() {
     blocks.tells(3, true, whole(0..SHARDS), vec![]);
     assert_eq!(blocks.drops(), [(2, 0, Dropped::Surplus)]);
 }
+
+#[test]
+fn the_next_operator_knows_who_had_what_and_makes_no_copy_before_it_has_heard() {
+    let mut blocks = Blocks::filled(2);
+    blocks.passes(3000, &[1, 2, 3]);
+    let status = blocks.desk.stored.last().unwrap().clone();
+    let counts = status.blocks.as_ref().unwrap();
+    assert_eq!((counts.groups, counts.under_replicated, counts.kept_by.as_str()), (8, 0, "Node"));
+    let left = Seen { status, ..spec(2) };
+    let mut next = Blocks { desk: Desk::new(&left), nonce: 0, announced: Vec::new() };
+    next.desk.handle(Event::Flush);
+    next.desk.store();
+    next.desk.handle(Event::NodesSeen((1..=4).map(node).collect()));
+    next.desk.handle(Event::PodsSeen((1..=4).map(pod_on).collect()));
+    for number in 1..=2 {
+        next.greet(number);
+        let report = Report {
+            holdings: Some(Holdings { plan: PLAN.into(), full: true, free: 1 << 30, ..Holdings::default() }),
+            first_number: 1,
+            ..Report::default()
+        };
+        if number == 2 {
+            next.desk.handle(Event::Reported { session: SessionId(2), report });
+        }
+        next.settle();
+    }
+    assert_eq!(next.desk.coordinator.blocks.notes().split(';').count(), 4, "{}", next.desk.coordinator.blocks.notes());
+    let loads = next.loads();
+    assert!(loads.iter().all(|(to, _)| *to == 2), "{loads:?}");
+}

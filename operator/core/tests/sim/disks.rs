@@ -1,0 +1,284 @@
+//! Disks of machines and pods, with replicas of blocks on them: loads take time and move counted bytes, what a machine has
+//! may be old, damaged or gone when it is back, and disks are full. And what is promised of orders about them (P28 to P30).
+
+use std::collections::BTreeMap;
+
+use hyperflow_api::{
+    message::{Orders, Report},
+    replica::{BlockOrder, Dropped, GroupHeld, Holdings, Host, LoadEnd, Peer, Trouble},
+};
+use hyperflow_core::{blocks, coordinator::SessionId, worker::Event};
+
+use super::{
+    attempt::PLAN,
+    chance::Chance,
+    world::{Turn, World},
+};
+
+/// Blocks of a group, and bytes of a block.
+const PARTS: u32 = 2;
+const BYTES: u64 = 1000;
+
+/// Nobody need know sooner that a process has ended: damage counts from then.
+const UNNOTICED: u64 = 5000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Replica {
+    Good,
+    Stale,
+    Corrupt,
+}
+
+/// A directory of replicas.
+#[derive(Clone, Debug, Default)]
+struct Disk {
+    replicas: BTreeMap<(u32, u32), Replica>,
+    full_until: u64,
+    /// Good ones that it lost, and when: an operator cannot know at once.
+    damaged: BTreeMap<u32, u64>,
+}
+
+impl Disk {
+    fn held(&self, group: u32) -> GroupHeld {
+        let count = |wanted| {
+            let is = |part: &u32| self.replicas.get(&(group, *part)) == Some(&wanted);
+            u32::try_from((0..PARTS).filter(is).count()).unwrap()
+        };
+        let good = count(Replica::Good);
+        let (stale, corrupt) = (count(Replica::Stale), count(Replica::Corrupt));
+        let whole = if good == PARTS { 7 } else { u64::from(good) };
+        let digest = whole << 32 | u64::from(group);
+        GroupHeld { group, blocks: PARTS, good, stale, corrupt, digest, bytes: u64::from(good) * BYTES }
+    }
+
+    fn is_whole(&self, group: u32) -> bool {
+        self.held(group).good == PARTS
+    }
+}
+
+/// A load on its way.
+#[derive(Clone, Debug)]
+pub struct Loading {
+    group: u32,
+    order: u64,
+    from: Vec<Peer>,
+    source: bool,
+}
+
+/// All disks, and what desks were told of them.
+pub struct Disks {
+    pub chance: Chance,
+    disks: BTreeMap<String, Disk>,
+    loading: BTreeMap<u64, Loading>,
+    last: u64,
+    /// By desk, store and group.
+    told: BTreeMap<(u64, String, u32), GroupHeld>,
+    /// The plan that a store compares with, by what a desk was told.
+    plans: BTreeMap<(u64, String), String>,
+    pub moved: u64,
+}
+
+impl Disks {
+    pub fn new(seed: u64) -> Self {
+        let (disks, loading, told, plans) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { chance: Chance(seed ^ 0xb10c), disks, loading, last: 0, told, plans, moved: 0 }
+    }
+}
+
+impl World {
+    fn groups(&self) -> u32 {
+        blocks::groups(self.scenario.shards)
+    }
+
+    /// Where the store of a pod lies: on its machine, or in the pod itself.
+    fn disk_of(&self, pod: u64) -> Option<String> {
+        let machine = self.pods.get(&pod)?.machine?;
+        let mine = self.pods.values().filter(|other| other.machine == Some(machine)).count() > 1;
+        let shared = self.scenario.disks_stay && !mine;
+        Some(if shared { format!("machine-{machine}") } else { format!("pod-{pod}") })
+    }
+
+    /// The store of a process that begins. What it has may not be what it was.
+    pub fn host(&mut self, pod: u64) -> Option<Host> {
+        self.scenario.blocks?;
+        let store = self.disk_of(pod)?;
+        let (now, groups) = (self.now, self.groups());
+        let Disks { disks, chance, .. } = &mut self.disks;
+        let disk = disks.entry(store.clone()).or_default();
+        if chance.once_in(3) && !disk.replicas.is_empty() {
+            for group in 0..groups {
+                if chance.once_in(4) {
+                    if disk.is_whole(group) {
+                        disk.damaged.insert(group, now);
+                    }
+                    match chance.below(3) {
+                        0 => disk.replicas.insert((group, 0), Replica::Stale),
+                        1 => disk.replicas.insert((group, 1), Replica::Corrupt),
+                        _ => disk.replicas.remove(&(group, 0)),
+                    };
+                }
+            }
+            self.tally.visit("a disk is back and not as it was");
+        }
+        let persistent = store.starts_with("machine");
+        Some(Host { address: format!("{pod}:1"), store, public_key: vec![], persistent, capacity: 1 << 30 })
+    }
+
+    /// The shell knows the plan, and looks through its store: sometimes by another plan first.
+    pub fn look_through(&mut self, pod: u64, nonce: u64) -> Option<Event> {
+        self.scenario.blocks?;
+        let other = self.disks.chance.once_in(5);
+        if other {
+            self.tally.visit("a disk is of another plan");
+            self.after(300, Turn::LooksThrough { pod, nonce });
+        }
+        let plan = if other { "blake3:other" } else { PLAN };
+        self.inventory(pod, plan)
+    }
+
+    pub fn looks_through(&mut self, pod: u64, nonce: u64) {
+        if let Some(event) = self.inventory(pod, PLAN) {
+            self.process_hears(pod, nonce, Some(event));
+        }
+    }
+
+    fn inventory(&self, pod: u64, plan: &str) -> Option<Event> {
+        let disk = self.disks.disks.get(self.pods.get(&pod)?.store.as_ref()?)?;
+        let groups =
+            (0..self.groups()).map(|group| disk.held(group)).filter(|held| held.good + held.stale + held.corrupt > 0);
+        Some(Event::Stocked(Holdings {
+            plan: plan.into(),
+            full: true,
+            free: 1 << 20,
+            groups: groups.collect(),
+            ended: vec![],
+        }))
+    }
+
+    /// What a worker does about an order.
+    pub fn do_with_blocks(&mut self, pod: u64, nonce: u64, order: BlockOrder) -> Option<Event> {
+        let store = self.pods.get(&pod)?.store.clone()?;
+        match order {
+            BlockOrder::Load { group, order, from, source, .. } => {
+                self.disks.last += 1;
+                let number = self.disks.last;
+                self.disks.loading.insert(number, Loading { group, order, from, source });
+                let wait = 20 + self.disks.chance.below(300);
+                self.after(wait, Turn::Loaded { pod, nonce, number });
+                None
+            }
+            BlockOrder::Drop { group, what } => {
+                let disk = self.disks.disks.get_mut(&store)?;
+                disk.replicas
+                    .retain(|(of, _), replica| *of != group || what == Dropped::Outdated && *replica == Replica::Good);
+                self.tally.visit("replicas dropped");
+                let groups = vec![self.disks.disks.get(&store)?.held(group)];
+                Some(self.news(groups, vec![]))
+            }
+            BlockOrder::Access { .. } => None,
+        }
+    }
+
+    fn news(&self, groups: Vec<GroupHeld>, ended: Vec<LoadEnd>) -> Event {
+        Event::Stocked(Holdings { plan: PLAN.into(), full: false, free: 1 << 20, groups, ended })
+    }
+
+    /// A load is over: only what differs has moved.
+    pub fn loaded(&mut self, pod: u64, nonce: u64, number: u64) {
+        let Some(Loading { group, order, from, source }) = self.disks.loading.remove(&number) else { return };
+        if self.process(pod, nonce).is_none() {
+            return;
+        }
+        let Some(store) = self.pods.get(&pod).and_then(|pod| pod.store.clone()) else { return };
+        let serves = |peer: &Peer| {
+            let pod = self.pods.values().find(|pod| pod.uid == peer.pod && pod.process.is_some())?;
+            self.disks.disks.get(pod.store.as_ref()?).filter(|disk| disk.is_whole(group))
+        };
+        let served = from.iter().any(|peer| serves(peer).is_some());
+        let now = self.now;
+        let Some(disk) = self.disks.disks.get_mut(&store) else { return };
+        if self.disks.chance.once_in(40) {
+            disk.full_until = now + 2000;
+        }
+        let missing = u64::from(PARTS - disk.held(group).good) * BYTES;
+        let reason = match (now < disk.full_until, served || source) {
+            (true, _) => Some(Trouble::FULL),
+            (false, false) => Some(Trouble::NO_COPY),
+            (false, true) => None,
+        };
+        let bytes = if reason.is_none() { missing } else { 0 };
+        if reason.is_none() {
+            (0..PARTS).for_each(|part| {
+                disk.replicas.insert((group, part), Replica::Good);
+            });
+        }
+        let groups = vec![disk.held(group)];
+        self.disks.moved += bytes;
+        self.tally.visit(match (reason, served) {
+            (Some(Trouble::FULL), _) => "a disk was full",
+            (Some(_), _) => "no copy could be read",
+            (None, true) => "a group came from a peer",
+            (None, false) => "a group came from the source",
+        });
+        let trouble = reason.map(|reason| Trouble { reason: reason.into(), message: "as the model has it".into() });
+        let (from_peers, from_source) = if served { (bytes, 0) } else { (0, bytes) };
+        let event = self.news(groups, vec![LoadEnd { group, order, from_peers, from_source, trouble }]);
+        self.process_hears(pod, nonce, Some(event));
+    }
+
+    /// A desk hears of a store.
+    pub fn note_holdings(&mut self, desk: u64, pod: u64, report: &Report) {
+        let (Some(holdings), Some(store)) = (&report.holdings, self.pods.get(&pod).and_then(|pod| pod.store.clone()))
+        else {
+            return;
+        };
+        if holdings.full {
+            self.disks.told.retain(|(of, id, _), _| *of != desk || *id != store);
+        }
+        self.disks.plans.insert((desk, store.clone()), holdings.plan.clone());
+        for held in &holdings.groups {
+            self.disks.told.insert((desk, store.clone(), held.group), *held);
+        }
+    }
+
+    /// What is promised of orders about blocks, at the moment they are given.
+    pub fn check_blocks(&mut self, desk: u64, session: SessionId, orders: &Orders) {
+        let Some(wanted) = self.scenario.blocks else { return };
+        let Some(pod) = self.streams.get(&session.0).map(|stream| stream.pod) else { return };
+        let Some(own) = self.pods.get(&pod).and_then(|pod| pod.store.clone()) else { return };
+        let told = |store: &str, group: u32| {
+            let plan = self.disks.plans.get(&(desk, store.to_owned())).is_some_and(|plan| plan == PLAN);
+            self.disks.told.get(&(desk, store.to_owned(), group)).filter(|_| plan).copied()
+        };
+        let is_whole = |store: &str, group: u32| told(store, group).is_some_and(|held| held.good == held.blocks);
+        let peers = |from: &[Peer], group: u32| {
+            for peer in from {
+                let store = self.pods.values().find(|pod| pod.uid == peer.pod).and_then(|pod| pod.store.clone());
+                let whole = store.as_ref().is_none_or(|store| is_whole(store, group));
+                assert!(whole, "I34 read what is good: group {group} is to be read at {peer:?}, which has {store:?}");
+            }
+        };
+        for order in &orders.blocks {
+            match order {
+                BlockOrder::Access { group, from, .. } => peers(from, *group),
+                BlockOrder::Load { group, from, source, .. } => {
+                    peers(from, *group);
+                    assert!(*source || !from.is_empty(), "I34 read what is good: group {group} from nobody");
+                    assert!(!is_whole(&own, *group), "I35 only what differs moves: '{own}' has all of group {group}");
+                }
+                BlockOrder::Drop { group, what } => {
+                    let good = |(id, disk): (&String, &Disk)| {
+                        let lately = disk.damaged.get(group).is_some_and(|at| self.now < at + UNNOTICED);
+                        *id != own && (disk.is_whole(*group) || lately)
+                    };
+                    let others = self.disks.disks.iter().filter(|it| good(*it)).count();
+                    let stays = usize::from(*what == Dropped::Outdated && is_whole(&own, *group));
+                    assert!(
+                        others + stays >= wanted as usize,
+                        "I7 enough copies stay: of group {group} '{own}' is to drop {what:?}, and {others} others have it"
+                    );
+                }
+            }
+        }
+    }
+}
