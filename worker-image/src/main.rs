@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | the loop of the process | [`session`] |
 //! | the stream to the operator | [`uplink`], opened by [`connect`] |
-//! | attempts and their threads | [`runner`], [`attempt`], with what they share in [`work`] |
+//! | attempts and their [`threads`] | [`runner`], [`attempt`], with what they share in [`work`] |
 //! | a shard's input is read, its task done | [`shard`]: [`copy`] or [`checksum`], or a program's: [`exec`], from a [`stream`] of [`input`] |
 //! | the user's last command runs over the report | [`finally`] |
 //! | how far an attempt is | [`progress`], in [`segments`], written [`direct`]ly, with [`checkpoints`] |
@@ -53,6 +53,7 @@ mod stream;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod uplink;
 mod work;
 

@@ -1,4 +1,4 @@
-//! Starts and stops attempts, one thread each, and answers every start with one end.
+//! Starts and stops attempts, each in a thread of its own, and answers every start with one end.
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +24,7 @@ use crate::{
     planner,
     records::Records,
     shard, sweep,
+    threads::Threads,
     work::Work,
 };
 
@@ -41,6 +42,7 @@ pub struct Runner {
     work: Option<Result<Arc<Work>, Failure>>,
     plan: Option<PlanRef>,
     running: BTreeMap<RunId, Arc<StopFlag>>,
+    threads: Threads,
     cleaner: Option<blocking::Sender<Leftover>>,
 }
 
@@ -56,6 +58,7 @@ impl Runner {
             work: None,
             plan: None,
             running: BTreeMap::new(),
+            threads: Threads::default(),
             cleaner: None,
         }
     }
@@ -128,8 +131,11 @@ impl Runner {
         }
         let flag = Arc::new(StopFlag::default());
         let attempt = Attempt::new(assignment, flag.clone(), self.reports.clone());
-        let thread = thread::Builder::new().name(format!("run-{}", run.0));
-        if let Err(error) = thread.spawn(move || live(&work, &attempt)) {
+        let started = self.threads.run(move || {
+            let outcome = live(&work, &attempt);
+            move || attempt.ended(outcome)
+        });
+        if let Err(error) = started {
             return Some(self.over(run, lost("NoThread", format!("cannot start a thread: {error}"))));
         }
         self.metrics.running.inc();
@@ -205,8 +211,8 @@ fn count(metrics: &Metrics, outcome: &Outcome) {
     metrics.attempts.get_or_create(&Ending { outcome }).inc();
 }
 
-/// The life of an attempt's thread: it reports exactly one end, also when it panics.
-fn live(work: &Work, attempt: &Attempt) {
+/// An attempt: it comes to exactly one end, also when it panics.
+fn live(work: &Work, attempt: &Attempt) -> Outcome {
     let grant = attempt.grant();
     let (job, worker) = (&work.brief.uid, &work.worker);
     let span = tracing::info_span!("attempt", %job, %worker, shard = ?grant.target, epoch = %grant.epoch, attempt = grant.attempt);
@@ -224,7 +230,7 @@ fn live(work: &Work, attempt: &Attempt) {
         }
     }
     count(&work.metrics, &outcome);
-    attempt.ended(outcome);
+    outcome
 }
 
 fn carry_out(work: &Work, attempt: &Attempt) -> Outcome {

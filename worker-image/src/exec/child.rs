@@ -27,7 +27,11 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid},
 };
 
-use super::orphans::{self, Owner};
+use super::{
+    environment::Variable,
+    kernel,
+    orphans::{self, Owner},
+};
 use crate::fault::{self, Fault};
 
 /// Where programs are looked for when PATH is not set, as execvp does.
@@ -41,7 +45,7 @@ pub struct Start<'a> {
     /// Program and arguments, expanded.
     pub command: Vec<OsString>,
     /// All of its environment.
-    pub environment: &'a [(OsString, OsString)],
+    pub environment: &'a [Variable],
     /// What marks its processes: the value of HYPERFLOW_EPOCH, if it has one.
     pub mark: Option<String>,
     /// What it reads.
@@ -108,7 +112,7 @@ impl Child {
         starting.arg0(name).args(arguments).env_clear().process_group(0);
         starting.envs(environment.iter().map(|(name, value)| (name, value)));
         starting.stdin(match stdin {
-            Stdin::Nothing => Stdio::null(),
+            Stdin::Nothing => kernel::nothing().and_then(File::try_clone).map_err(|error| no_process(&error))?.into(),
             Stdin::Pipe => Stdio::piped(),
             Stdin::File(file) => file.try_clone().map_err(|error| no_process(&error))?.into(),
         });
@@ -251,7 +255,7 @@ fn interpreter(path: &Path) -> NotStarted {
 }
 
 /// Finds a program as execvp does, in the PATH that it will have itself.
-fn find(name: &OsStr, environment: &[(OsString, OsString)], dir: Option<&Path>) -> Result<PathBuf, NotStarted> {
+fn find(name: &OsStr, environment: &[Variable], dir: Option<&Path>) -> Result<PathBuf, NotStarted> {
     if name.as_encoded_bytes().contains(&b'/') {
         let path = Path::new(name);
         return match look(&from(dir, path)) {
@@ -260,7 +264,7 @@ fn find(name: &OsStr, environment: &[(OsString, OsString)], dir: Option<&Path>) 
             Look::Good => Ok(path.into()),
         };
     }
-    let path = environment.iter().find(|(name, _)| name == "PATH").map_or(OsStr::new(PATH), |(_, value)| value);
+    let path = environment.iter().find(|(name, _)| &**name == "PATH").map_or(OsStr::new(PATH), |(_, value)| value);
     let mut denied = false;
     for folder in std::env::split_paths(path) {
         // An empty part is the working directory.

@@ -1,10 +1,12 @@
 //! What the environment of a program says: that of the image and of the job, and which shard this is.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     os::unix::ffi::OsStrExt,
     path::Path,
+    sync::OnceLock,
 };
 
 use hyperflow_api::ids::ShardIndex;
@@ -41,24 +43,31 @@ pub struct About<'a> {
     pub resume: Option<&'a Path>,
 }
 
-/// The environment of this process, without what is meant for the worker.
-pub fn inherited() -> BTreeMap<OsString, OsString> {
-    std::env::vars_os().filter(|(name, _)| !name.as_bytes().starts_with(OURS)).collect()
+/// A name and its value. Most are the same for each program.
+pub type Variable = (Cow<'static, OsStr>, Cow<'static, OsStr>);
+
+/// The environment of this process, without what is meant for the worker. It never changes.
+fn inherited() -> BTreeMap<Cow<'static, OsStr>, Cow<'static, OsStr>> {
+    static INHERITED: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
+    let ours = |name: &OsString| name.as_bytes().starts_with(OURS);
+    let inherited = INHERITED.get_or_init(|| std::env::vars_os().filter(|(name, _)| !ours(name)).collect());
+    inherited.iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+fn named(name: &'static str, value: impl Into<OsString>) -> Variable {
+    (OsStr::new(name).into(), value.into().into())
 }
 
 /// All of a program's environment.
-pub fn of(program: &Program, about: &About<'_>) -> Vec<(OsString, OsString)> {
+pub fn of(program: &Program, about: &About<'_>) -> Vec<Variable> {
     let mut all = inherited();
-    all.insert("JOB_COMPLETION_INDEX".into(), about.index.to_string().into());
-    all.insert("TMPDIR".into(), about.files.temporary().into());
-    for name in program.names(about.cut) {
-        all.insert(name.into(), value(name, about));
-    }
+    all.extend([named("JOB_COMPLETION_INDEX", about.index.to_string()), named("TMPDIR", about.files.temporary())]);
+    all.extend(program.names(about.cut).into_iter().map(|name| named(name, value(name, about))));
     all.into_iter().collect()
 }
 
 /// All of the environment of a program that lives for many shards, with `temporary` as its TMPDIR.
-pub fn of_slot(work: &Work, temporary: &Path) -> Vec<(OsString, OsString)> {
+pub fn of_slot(work: &Work, temporary: &Path) -> Vec<Variable> {
     with(work, temporary, [])
 }
 
@@ -66,13 +75,15 @@ pub fn of_slot(work: &Work, temporary: &Path) -> Vec<(OsString, OsString)> {
 pub fn with<'v>(
     work: &Work,
     temporary: &Path,
-    more: impl IntoIterator<Item = (&'v str, &'v Path)>,
-) -> Vec<(OsString, OsString)> {
+    more: impl IntoIterator<Item = (&'static str, &'v Path)>,
+) -> Vec<Variable> {
     let mut all = inherited();
-    all.insert("TMPDIR".into(), temporary.into());
-    all.insert("HYPERFLOW_JOB".into(), work.brief.name.clone().into());
-    all.insert("HYPERFLOW_RUN".into(), work.brief.run.to_string().into());
-    all.extend(more.into_iter().map(|(name, path)| (name.into(), path.into())));
+    all.extend([
+        named("TMPDIR", temporary),
+        named("HYPERFLOW_JOB", work.brief.name.clone()),
+        named("HYPERFLOW_RUN", work.brief.run.to_string()),
+    ]);
+    all.extend(more.into_iter().map(|(name, path)| named(name, path)));
     all.into_iter().collect()
 }
 
@@ -103,9 +114,9 @@ fn value(name: &str, about: &About<'_>) -> OsString {
 }
 
 /// Program and arguments with each $(NAME) replaced. A value that is not UTF-8 is shown as it can be.
-pub fn expanded(command: &[String], environment: &[(OsString, OsString)]) -> Vec<OsString> {
+pub fn expanded(command: &[String], environment: &[Variable]) -> Vec<OsString> {
     let value = |name: &str| {
-        let found = environment.binary_search_by(|(known, _)| known.as_os_str().cmp(OsStr::new(name))).ok()?;
+        let found = environment.binary_search_by(|(known, _)| (**known).cmp(OsStr::new(name))).ok()?;
         Some(environment.get(found)?.1.to_string_lossy())
     };
     command.iter().map(|argument| expand(argument, value).into()).collect()

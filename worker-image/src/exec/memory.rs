@@ -1,13 +1,17 @@
 //! Whether the kernel has killed processes of this container because they wanted more memory than its limit.
 
-use std::fs;
+use std::{fs::File, sync::OnceLock};
+
+use super::kernel;
 
 /// Where the kernel counts them: cgroup v2, and v1.
 const COUNTERS: [&str; 2] = ["/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"];
 
 /// How many it has killed so far; none where it does not say.
 pub fn killed() -> u64 {
-    let text = COUNTERS.iter().find_map(|path| fs::read_to_string(path).ok());
+    static COUNTER: OnceLock<Option<File>> = OnceLock::new();
+    let counter = COUNTER.get_or_init(|| COUNTERS.iter().find_map(|path| File::open(path).ok()));
+    let text = counter.as_ref().and_then(|counter| kernel::text(counter).ok());
     text.map_or(0, |text| counted(&text))
 }
 

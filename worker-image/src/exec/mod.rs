@@ -8,7 +8,7 @@
 //! | what it is told | [`environment`], [`description`] |
 //! | its input | [`inputs`], in an attempt's own [`scratch`] |
 //! | what it made | [`results`] |
-//! | whether the kernel killed it for its memory | [`memory`] |
+//! | whether the kernel killed it for its memory | [`memory`], read as [`kernel`] files are |
 //! | one that lives for many shards | [`slot`] |
 //! | the last command of the job | [`last`] |
 
@@ -17,6 +17,7 @@ mod description;
 mod environment;
 mod feed;
 mod inputs;
+mod kernel;
 pub mod last;
 mod limits;
 mod memory;

@@ -6,10 +6,9 @@
 //! taken here from whoever waits for it, and looking costs the reading of one short file.
 
 use std::{
-    fs,
-    io::ErrorKind,
+    fs::{self, File},
     sync::{
-        Mutex, Once,
+        Mutex, Once, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     thread,
@@ -21,6 +20,7 @@ use rustix::{
     process::{Pid, Signal, WaitOptions, getpgid, getpid, kill_process, set_child_subreaper, waitpid},
 };
 
+use super::kernel;
 use crate::work::locked;
 
 /// How long the end of what is killed is waited for.
@@ -157,12 +157,18 @@ fn mark(pid: Pid) -> Option<String> {
 
 /// Children of this process's first thread that no [`Owner`] is.
 fn orphans() -> Vec<Pid> {
-    let own = getpid();
-    let children = match fs::read_to_string(format!("/proc/self/task/{own}/children")) {
-        Ok(text) => text.split_whitespace().filter_map(number).collect(),
+    static LISTED: OnceLock<Option<File>> = OnceLock::new();
+    let listed = LISTED.get_or_init(|| {
+        let path = format!("/proc/self/task/{}/children", getpid());
+        File::open(path).ok()
+    });
+    let children = match listed {
+        Some(file) => match kernel::text(file) {
+            Ok(text) => text.split_whitespace().filter_map(number).collect(),
+            Err(_) => Vec::new(),
+        },
         // Some kernels do not list children.
-        Err(error) if error.kind() == ErrorKind::NotFound => children_of(own),
-        Err(_) => Vec::new(),
+        None => children_of(getpid()),
     };
     if children.is_empty() {
         return children;

@@ -2,11 +2,12 @@
 //! attempt.
 
 use std::{
-    fs::{self, Metadata, OpenOptions, Permissions},
-    io::{self, ErrorKind, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    fs::{self, File, Metadata, OpenOptions, Permissions},
+    io::{self, ErrorKind},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Mutex,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::OFlags;
@@ -20,21 +21,50 @@ use crate::{
 /// Bytes that the smallest block of a file counts, as `st_blocks` does.
 const BLOCK: u64 = 512;
 
+/// A time by which every file system's clock has moved on: what changes after it has another time of change.
+const TELLING: Duration = Duration::from_secs(3);
+
 /// Directories that programs have left as they were: the next attempt uses them again. Making and removing one takes several
 /// times as long as a short program where others sync on the same disk.
 #[derive(Debug, Default)]
-pub struct Spare(Mutex<Vec<PathBuf>>);
+pub struct Spare(Mutex<Vec<Folder>>);
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        locked(&self.0).iter().for_each(|root| remove(root));
+        locked(&self.0).iter().for_each(|folder| remove(&folder.root));
     }
 }
+
+/// A directory, and what is known of it.
+#[derive(Debug, Default)]
+struct Folder {
+    root: PathBuf,
+    /// The description, if it is still the file that was made.
+    told: Option<Told>,
+    /// It was untouched when it and TMPDIR looked so, first seen then.
+    untouched: Option<([Look; 2], Instant)>,
+}
+
+/// A description as it was written.
+#[derive(Debug)]
+struct Told {
+    file: File,
+    /// Device and inode.
+    id: (u64, u64),
+    length: u64,
+}
+
+/// What differs once a name in a directory has changed, or it itself: inode, mode, and time of the last change.
+type Look = (u64, u32, i64, i64);
 
 /// The directory, given back or removed when this is dropped.
 #[derive(Debug)]
 pub struct Scratch<'a> {
     root: PathBuf,
+    told: Mutex<Option<Told>>,
+    untouched: Option<([Look; 2], Instant)>,
+    /// When the attempt took it.
+    since: Instant,
     /// To whom it is given back; to nobody, if somebody may still write to it.
     spare: Option<&'a Spare>,
 }
@@ -44,7 +74,7 @@ impl<'a> Scratch<'a> {
     pub fn new(spare: &'a Spare) -> Result<Self, Fault> {
         let kept = locked(&spare.0).pop();
         match kept {
-            Some(root) => Ok(Self { root, spare: Some(spare) }),
+            Some(folder) => Ok(Self::of(folder, Some(spare))),
             None => Self::make(Some(spare)),
         }
     }
@@ -54,12 +84,16 @@ impl<'a> Scratch<'a> {
         Self::make(None)
     }
 
+    fn of(Folder { root, told, untouched }: Folder, spare: Option<&'a Spare>) -> Self {
+        Self { root, told: Mutex::new(told), untouched, since: Instant::now(), spare }
+    }
+
     fn make(spare: Option<&'a Spare>) -> Result<Self, Fault> {
         let temporary = std::env::temp_dir();
         let made = tempfile::Builder::new().prefix("attempt-").tempdir_in(&temporary);
         // What a program makes can be in the way of a plain removal, so this is done here.
         let root = made.map_err(fault::output("create a folder in", &temporary))?.keep();
-        let scratch = Self { root, spare };
+        let scratch = Self::of(Folder { root, ..Folder::default() }, spare);
         let temporary = scratch.temporary();
         fs::create_dir(&temporary).map_err(fault::output("create", &temporary))?;
         Ok(scratch)
@@ -68,19 +102,43 @@ impl<'a> Scratch<'a> {
     /// Writes what the attempt is.
     pub fn describe(&self, text: &[u8]) -> Result<(), Fault> {
         let path = self.description();
-        let flags = OFlags::NOFOLLOW.bits().cast_signed();
+        let length = text.len() as u64;
         // Over what an earlier attempt was told, if it is longer than that: a file that is emptied first is synced by some
         // file systems.
-        let opened = OpenOptions::new().write(true).create(true).truncate(false).custom_flags(flags).open(&path);
-        let written = opened.and_then(|mut file| {
-            file.write_all(text)?;
-            if file.metadata()?.len() > text.len() as u64 { file.set_len(text.len() as u64) } else { Ok(()) }
+        let earlier = locked(&self.told).take().map_or_else(|| open(&path), Ok);
+        let written = earlier.and_then(|told| {
+            told.file.write_all_at(text, 0)?;
+            if told.length > length {
+                told.file.set_len(length)?;
+            }
+            Ok(Told { length, ..told })
         });
-        written.map_err(fault::output("write", &path))
+        *locked(&self.told) = Some(written.map_err(fault::output("write", &path))?);
+        Ok(())
     }
 
-    /// Whether there is nothing in it but what every attempt finds.
-    fn is_untouched(&self) -> io::Result<bool> {
+    /// What to keep of it, if there is nothing in it but what every attempt finds.
+    fn kept(&mut self) -> io::Result<Option<Folder>> {
+        let description = fs::symlink_metadata(self.description())?;
+        let looks = [look(&self.root)?, look(&self.temporary())?];
+        let private = looks.iter().all(|(_, mode, ..)| mode & 0o700 == 0o700);
+        if !private || description.mode() & 0o700 != 0o600 {
+            return Ok(None);
+        }
+        let known = self.untouched.filter(|(as_known, _)| *as_known == looks);
+        // Where the times tell nothing yet, what is there does.
+        let told_by_time = known.is_some_and(|(_, seen)| self.since.duration_since(seen) >= TELLING);
+        if !told_by_time && !self.is_empty()? {
+            return Ok(None);
+        }
+        let (id, length) = ((description.dev(), description.ino()), description.len());
+        let told = locked(&self.told).take().filter(|told| (told.id, told.length) == (id, length));
+        let untouched = known.or_else(|| Some((looks, Instant::now())));
+        Ok(Some(Folder { root: std::mem::take(&mut self.root), told, untouched }))
+    }
+
+    /// Whether only the description and an empty TMPDIR are in it.
+    fn is_empty(&self) -> io::Result<bool> {
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
             let kind = entry.file_type()?;
@@ -90,8 +148,7 @@ impl<'a> Scratch<'a> {
                 return Ok(false);
             }
         }
-        let as_made = |path: &Path, mode| fs::symlink_metadata(path).map(|found| found.mode() & 0o700 == mode);
-        Ok(as_made(&self.root, 0o700)? && as_made(&self.temporary(), 0o700)? && as_made(&self.description(), 0o600)?)
+        Ok(true)
     }
 
     /// TMPDIR of the program.
@@ -163,13 +220,24 @@ fn each(path: &Path, mut show: impl FnMut(&Metadata)) {
 
 impl Drop for Scratch<'_> {
     fn drop(&mut self) {
-        match self.spare {
-            Some(spare) if self.is_untouched().unwrap_or(false) => {
-                locked(&spare.0).push(std::mem::take(&mut self.root));
-            }
-            _ => remove(&self.root),
+        match self.spare.and_then(|spare| Some((spare, self.kept().ok()??))) {
+            Some((spare, folder)) => locked(&spare.0).push(folder),
+            None => remove(&self.root),
         }
     }
+}
+
+/// The file with a description, which may be there from an earlier attempt.
+fn open(path: &Path) -> io::Result<Told> {
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    let file = OpenOptions::new().write(true).create(true).truncate(false).custom_flags(flags).open(path)?;
+    let found = file.metadata()?;
+    Ok(Told { file, id: (found.dev(), found.ino()), length: found.len() })
+}
+
+/// How a directory looks; what is at a link is not looked at.
+fn look(path: &Path) -> io::Result<Look> {
+    fs::symlink_metadata(path).map(|found| (found.ino(), found.mode(), found.ctime(), found.ctime_nsec()))
 }
 
 fn remove(root: &Path) {
@@ -198,33 +266,4 @@ fn allow(folder: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_a_directory_that_is_as_it_was_is_used_again() {
-        let spare = Spare::default();
-        let scratch = Scratch::new(&spare).unwrap();
-        scratch.describe(b"a long description").unwrap();
-        let root = scratch.root.clone();
-        drop(scratch);
-        let scratch = Scratch::new(&spare).unwrap();
-        assert_eq!(scratch.root, root);
-        scratch.describe(b"a short one").unwrap();
-        assert_eq!(fs::read(scratch.description()).unwrap(), b"a short one");
-        fs::create_dir(scratch.temporary().join("cache")).unwrap();
-        fs::set_permissions(scratch.temporary(), Permissions::from_mode(0o500)).unwrap();
-        drop(scratch);
-        assert!(!root.exists());
-        let scratch = Scratch::new(&spare).unwrap();
-        fs::write(scratch.checkpoint(), b"x").unwrap();
-        let root = scratch.root.clone();
-        drop(scratch);
-        assert!(!root.exists());
-        let root = Scratch::new(&spare).unwrap().root.clone();
-        drop(spare);
-        assert!(!root.exists());
-        let root = Scratch::alone().unwrap().root.clone();
-        assert!(!root.exists(), "one that somebody may still write to is nobody else's");
-    }
-}
+mod tests;

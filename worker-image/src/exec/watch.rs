@@ -22,7 +22,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How it came to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// By itself. `out_of_memory`: the kernel has killed something meanwhile.
+    /// By itself. `out_of_memory`: it did not end well, and the kernel has killed something meanwhile.
     Ended { ended: Ended, out_of_memory: bool },
     /// It was ended for a limit.
     Beyond(Limit),
@@ -59,6 +59,8 @@ pub struct State {
     pending: Vec<u8>,
     given: usize,
     buffer: Vec<u8>,
+    /// The kernel has told that the process has ended.
+    seen_end: bool,
     heard_all: bool,
     ended: Option<Instant>,
     told: Option<Instant>,
@@ -71,7 +73,8 @@ impl Default for State {
             fed: 0,
             pending: Vec::new(),
             given: 0,
-            buffer: vec![0; pipes::CHUNK],
+            buffer: vec![0; pipes::FIRST_CHUNK],
+            seen_end: false,
             heard_all: false,
             ended: None,
             told: None,
@@ -87,6 +90,11 @@ impl Watch<'_> {
             let message = format!("cannot talk to the program: {error}");
             fault::try_again(FailureClass::WorkerLost, "NoProcess", message)
         })?;
+        if self.attempt.go_on().is_ok() {
+            // It has just begun: there is nothing yet to be taken.
+            self.give()?;
+            self.wait();
+        }
         let end = loop {
             if self.must_stop() {
                 break End::Stopped;
@@ -112,7 +120,7 @@ impl Watch<'_> {
         match end {
             End::Ended { .. } if self.state.told.is_some() => Ok(self.stopped()),
             End::Ended { .. } => {
-                let out_of_memory = memory::killed() > self.state.killed_before;
+                let out_of_memory = ended != Ended::Exited(0) && memory::killed() > self.state.killed_before;
                 Ok(End::Ended { ended, out_of_memory })
             }
             End::Stopped => Ok(self.stopped()),
@@ -148,7 +156,9 @@ impl Watch<'_> {
 
     /// The program has ended, and what it wrote is taken, or was waited for long enough.
     fn is_over(&mut self) -> bool {
-        if self.state.ended.is_none() && self.child.has_ended() {
+        // Where the kernel tells it, it need not be asked as well.
+        let has_ended = self.state.seen_end || (self.child.ending().is_none() && self.child.has_ended());
+        if self.state.ended.is_none() && has_ended {
             self.state.ended = Some(Instant::now());
             self.child.stdin = None;
         }

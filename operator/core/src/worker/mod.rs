@@ -15,6 +15,8 @@ mod outbox;
 mod runs;
 mod session;
 mod stock;
+#[cfg(test)]
+mod tests;
 
 use hyperflow_api::{
     ids::{JobUid, ShardIndex, WorkerId},
@@ -148,6 +150,9 @@ const GRACE_MILLIS: u64 = 1500;
 const PREFETCH_MILLIS: u32 = 50;
 const PREFETCH_MOST: u32 = 384;
 
+/// Results may wait so long for others, to be told together, while there is other work here.
+const GATHER_MILLIS: u64 = 10;
+
 /// With so many facts that no operator has acknowledged, no more work is taken: they must be kept in memory.
 const UNACKNOWLEDGED_MOST: usize = 200_000;
 
@@ -176,6 +181,8 @@ pub struct Worker {
     outbox: Outbox,
     host: Option<Host>,
     stock: Stock,
+    /// Since when results wait to be told together.
+    gathering: Option<u64>,
     leaving: Option<Leaving>,
     grace: u64,
 }
@@ -185,8 +192,19 @@ impl Worker {
     #[must_use]
     pub fn new(now: Now, job: JobUid, id: WorkerId, slots: u32) -> Self {
         let (session, runs, outbox) = (Session::new(now.millis), Runs::default(), Outbox::default());
-        let (host, stock) = (None, Stock::default());
-        Self { job, id, slots: slots.max(1), session, runs, outbox, host, stock, leaving: None, grace: GRACE_MILLIS }
+        Self {
+            job,
+            id,
+            slots: slots.max(1),
+            session,
+            runs,
+            outbox,
+            host: None,
+            stock: Stock::default(),
+            gathering: None,
+            leaving: None,
+            grace: GRACE_MILLIS,
+        }
     }
 
     /// The same, whose attempts have so many milliseconds to end when it leaves: a program may need them to write its
@@ -214,7 +232,10 @@ impl Worker {
                 let hello = Hello { protocol: PROTOCOL, job, worker, slots, held, heard, host };
                 effects.push(Effect::Send(FromWorker::Hello(hello)));
             }
-            Event::Disconnected => self.session.close(),
+            Event::Disconnected => {
+                self.gathering = None;
+                self.session.close();
+            }
             Event::Heard(message) => self.heard(now, message, &mut effects),
             Event::Progressed { run, position } => self.runs.progressed(run, position),
             Event::Checkpointed { run, checkpoint } => self.checkpointed(run, checkpoint),
@@ -239,7 +260,8 @@ impl Worker {
             Some(Leaving::Ends { since, idle, .. }) => self.last_moment(since, idle),
             Some(Leaving::Rests) | None => self.session.orphaned_at(),
         };
-        self.session.next_beat().map_or(end, |beat| beat.min(end))
+        let gathered = self.gathering.map(|since| since + GATHER_MILLIS);
+        self.session.next_beat().into_iter().chain(gathered).fold(end, u64::min)
     }
 
     /// An operator has welcomed this process and is still heard.
@@ -354,8 +376,27 @@ impl Worker {
         idle.map_or(since + self.grace, |idle| (idle + FAREWELL_MILLIS).min(since + self.grace.max(FAREWELL_MILLIS)))
     }
 
+    /// Whether what there is to tell waits for more: results only, and not for long. Half of the work that is held ahead is
+    /// still there, so that no slot will wait for what the answer brings.
+    fn gathers(&mut self, now: u64) -> bool {
+        let ahead = self.capacity().saturating_sub(self.slots);
+        let waits = self.leaving.is_none()
+            && ahead > 0
+            && 2 * self.runs.queued() >= ahead as usize
+            && self.outbox.has_only_results()
+            && now < self.gathering.unwrap_or(now).saturating_add(GATHER_MILLIS);
+        if waits {
+            self.gathering.get_or_insert(now);
+        }
+        waits
+    }
+
     fn report(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let beat = self.session.beat(now.millis);
+        if !beat && self.gathers(now.millis) {
+            return;
+        }
+        self.gathering = None;
         let capacity = self.capacity();
         let news = self.session.say_capacity(capacity);
         let (first_number, facts) = self.outbox.unsent();

@@ -32,6 +32,12 @@ impl Outbox {
         (first, facts)
     }
 
+    /// Whether something was not said yet in this session, and that are results alone.
+    pub(super) fn has_only_results(&self) -> bool {
+        let mut unsent = self.facts.iter().skip(self.sent).peekable();
+        unsent.peek().is_some() && unsent.all(|fact| matches!(fact.news, News::Published(_)))
+    }
+
     /// Drops what is acknowledged; returns the shards whose commit is thereby stored.
     pub(super) fn acknowledge(&mut self, through: u64) -> Vec<u32> {
         let mut committed = Vec::new();

@@ -110,6 +110,11 @@ impl Runs {
         Some(id)
     }
 
+    /// How many were not begun.
+    pub(super) fn queued(&self) -> usize {
+        self.queued.len()
+    }
+
     /// Gives up what was not begun.
     pub(super) fn drain_queue(&mut self) -> Vec<Grant> {
         self.queued.drain(..).collect()

@@ -18,9 +18,20 @@ const NAP: i64 = 100_000_000;
 /// The same where the kernel does not tell that a process has ended.
 const SHORT_NAP: i64 = 2_000_000;
 /// Bytes read from a pipe at a time: as many as it holds.
-pub(super) const CHUNK: usize = 64 << 10;
+const CHUNK: usize = 64 << 10;
+/// The same until a program has written so much at once. Most write less.
+pub(super) const FIRST_CHUNK: usize = 4 << 10;
 /// Chunks of one pipe before the others have their turn.
 const TURN: usize = 16;
+
+impl State {
+    /// So many bytes were read at once: where there may be more, more are read at once.
+    fn enlarge(&mut self, length: usize) {
+        if length == self.buffer.len() && length < CHUNK {
+            self.buffer.resize(CHUNK, 0);
+        }
+    }
+}
 
 impl Watch<'_> {
     /// Reading and writing never wait.
@@ -76,6 +87,7 @@ impl Watch<'_> {
                 Ok(0) => self.child.stdout = None,
                 Ok(length) => {
                     output.append(&self.state.buffer[..length])?;
+                    self.state.enlarge(length);
                     self.guard.moved();
                     self.work.metrics.bytes_written.inc_by(length as u64);
                     match self.work.pace(length as u64, self.attempt) {
@@ -98,7 +110,10 @@ impl Watch<'_> {
             }
             match self.child.stderr.read(&mut self.state.buffer) {
                 Ok(0) => self.state.heard_all = true,
-                Ok(length) => self.speech.hear(&self.state.buffer[..length]),
+                Ok(length) => {
+                    self.speech.hear(&self.state.buffer[..length]);
+                    self.state.enlarge(length);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return false,
             }
@@ -107,7 +122,7 @@ impl Watch<'_> {
     }
 
     /// Sleeps until something can be done.
-    pub(super) fn wait(&self) {
+    pub(super) fn wait(&mut self) {
         let State { ended, heard_all, told, .. } = &self.state;
         let mut wanted = Vec::with_capacity(4);
         if !heard_all {
@@ -125,6 +140,10 @@ impl Watch<'_> {
         }
         let nap = if ending.is_none() { SHORT_NAP } else { NAP };
         // An interrupted sleep is one that is over.
-        let _ = poll(&mut wanted, Some(&Timespec { tv_sec: 0, tv_nsec: nap }));
+        let woken = poll(&mut wanted, Some(&Timespec { tv_sec: 0, tv_nsec: nap })).is_ok_and(|ready| ready > 0);
+        let told = ending.is_some() && wanted.last().is_some_and(|ending| !ending.revents().is_empty());
+        if woken && told {
+            self.state.seen_end = true;
+        }
     }
 }
