@@ -578,13 +578,6 @@ pub const MUTANTS: &[Mutant] = &[
         broken: "let whole = held.good + if MUTANT { held.stale + held.corrupt } else { 0 } >= held.blocks;",
     },
     Mutant {
-        name: "copies are made again while the network is away",
-        rule: "P29",
-        file: "blocks/keeper.rs",
-        find: "may_copy: !self.breaker.open }",
-        broken: "may_copy: MUTANT || !self.breaker.open }",
-    },
-    Mutant {
         name: "what a store serves for copies is not given back",
         rule: "I33",
         file: "blocks/repair.rs",
