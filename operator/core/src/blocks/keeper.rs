@@ -91,7 +91,7 @@ impl Keeper {
             self.map.groups = groups;
             self.stirred = true;
             if other {
-                self.map.digests.clear();
+                self.map.forget_notes();
             }
         }
     }
@@ -162,8 +162,10 @@ impl Keeper {
         let mut changed = self.map.refresh(now, around.lost_millis, present, gone) || self.stirred;
         (self.stirred, self.looked) = (false, now);
         let breaker = self.breaker.look(now, around.lease_millis, around.lost_millis, &mut self.map);
-        self.map.forget_digests();
         self.map.stand(around.job);
+        if self.map.forget_digests() {
+            self.map.stand(around.job);
+        }
         self.loads.forget(now, &self.map);
         let mut orders = Vec::new();
         if let Some(news) = breaker {

@@ -114,11 +114,13 @@ impl Store {
 
     /// What it has was told by the plan in force and in this term, and it is in session.
     pub(super) fn is_confirmed(&self, plan: &str) -> bool {
-        self.is_live() && self.told && self.plan == plan
+        let postponed = self.plan != plan;
+        self.is_live() && self.told && !postponed
     }
 
+    /// What is known of it is of this plan: told, or left by an earlier operator process.
     pub(super) fn speaks_of(&self, plan: &str) -> bool {
-        self.plan == plan || !self.told && self.plan.is_empty()
+        self.plan == plan || self.plan.is_empty()
     }
 
     /// Its copies stay when its pod goes, or its pod does not go.
@@ -157,6 +159,12 @@ pub(crate) struct Map {
 }
 
 impl Map {
+    /// Another plan is in force: what was left by an earlier operator process was of the one before.
+    pub(super) fn forget_notes(&mut self) {
+        self.digests.clear();
+        self.stores.values_mut().filter(|store| store.plan.is_empty()).for_each(|store| store.held.clear());
+    }
+
     /// Somebody opened a session for a store: what it said in the one before is not confirmed any more.
     pub(super) fn greeted(&mut self, id: &str) {
         if let Some(store) = self.stores.get_mut(id) {
@@ -231,22 +239,22 @@ impl Map {
         damaged
     }
 
-    /// A digest that nobody's copy has any more says nothing.
-    pub(super) fn forget_digests(&mut self) {
-        for (&group, digest) in &mut self.digests {
-            let known = |store: &&Store| !store.is_lost();
-            let mut copies = self.stores.values().filter(known).filter_map(|store| store.held.get(&group));
-            let of_it = |held: &GroupHeld| Copy::of(held, Some(*digest)) == Copy::Ready;
-            if copies.any(of_it) {
+    /// A digest that nobody's copy has any more says nothing. Returns whether there was one.
+    pub(super) fn forget_digests(&mut self) -> bool {
+        let mut others = Vec::new();
+        for &group in self.digests.keys() {
+            let Some(standing) = self.standings.get(group as usize).filter(|it| it.expected.is_empty()) else {
                 continue;
-            }
-            let told = self.stores.values().filter(|store| store.is_confirmed(&self.plan));
-            let whole =
-                told.filter_map(|store| store.held.get(&group)).find(|held| Copy::of(held, None) == Copy::Ready);
-            if let Some(other) = whole {
-                *digest = other.digest;
-            }
+            };
+            let held_by = standing.held_by.iter().filter_map(|id| self.stores.get(id));
+            let told = held_by.filter(|store| store.is_confirmed(&self.plan) && !store.dropping.contains_key(&group));
+            let mut whole = told.filter_map(|store| store.held.get(&group));
+            let whole = whole.find(|held| Copy::of(held, None) == Copy::Ready);
+            others.extend(whole.map(|held| (group, held.digest)));
         }
+        let any = !others.is_empty();
+        self.digests.extend(others);
+        any
     }
 
     /// Looks at all copies.
@@ -271,7 +279,7 @@ impl Map {
                     continue;
                 }
                 // A silent store's copies are those it had; one that speaks of another plan has none.
-                if confirmed || !store.is_live() || !store.told {
+                if store.speaks_of(&self.plan) {
                     standing.expected.insert(store.node.clone());
                 }
                 if confirmed {

@@ -29,6 +29,10 @@ enum Replica {
     Corrupt,
 }
 
+/// A machine that is silent for so long is seen to be; and after so long it is gone for good.
+const SEEN: u64 = 6500;
+const GONE: u64 = 25_000;
+
 /// A directory of replicas.
 #[derive(Clone, Debug, Default)]
 struct Disk {
@@ -241,6 +245,23 @@ impl World {
         }
     }
 
+    /// Of the machines whose stores a desk knows, more than one and more than a quarter are silent since so long that it
+    /// must have seen that, and not since so long that they are gone for good.
+    fn may_be_the_network(&self, desk: u64) -> bool {
+        let known: Vec<&str> =
+            self.disks.plans.keys().filter(|(of, _)| *of == desk).map(|(_, id)| id.as_str()).collect();
+        let machines: Option<Vec<usize>> =
+            known.iter().map(|id| id.strip_prefix("machine-").and_then(|place| place.parse().ok())).collect();
+        let Some(machines) = machines else { return false };
+        let silent = |place: &&usize| {
+            let machine = &self.machines[**place];
+            let since = self.now.saturating_sub(machine.silent_from);
+            self.now < machine.silent_until && (SEEN..GONE).contains(&since)
+        };
+        let away = machines.iter().filter(silent).count();
+        away > 1 && away * 4 > machines.len()
+    }
+
     /// What is promised of orders about blocks, at the moment they are given.
     pub fn check_blocks(&mut self, desk: u64, session: SessionId, orders: &Orders) {
         let Some(wanted) = self.scenario.blocks else { return };
@@ -258,11 +279,14 @@ impl World {
                 assert!(whole, "I34 read what is good: group {group} is to be read at {peer:?}, which has {store:?}");
             }
         };
+        let network = self.may_be_the_network(desk);
+        let mut gone = Vec::new();
         for order in &orders.blocks {
             match order {
                 BlockOrder::Access { group, from, .. } => peers(from, *group),
                 BlockOrder::Load { group, from, source, .. } => {
                     peers(from, *group);
+                    assert!(*source || !network, "I36 no copies while it may be the network: group {group}");
                     assert!(*source || !from.is_empty(), "I34 read what is good: group {group} from nobody");
                     assert!(!is_whole(&own, *group), "I35 only what differs moves: '{own}' has all of group {group}");
                 }
@@ -277,8 +301,15 @@ impl World {
                         others + stays >= wanted as usize,
                         "I7 enough copies stay: of group {group} '{own}' is to drop {what:?}, and {others} others have it"
                     );
+                    if *what == Dropped::Surplus {
+                        gone.push((desk, own.clone(), *group));
+                    }
                 }
             }
+        }
+        // It is not to be read from now on.
+        for key in gone {
+            self.disks.told.remove(&key);
         }
     }
 }

@@ -34,10 +34,17 @@ impl Tally {
 }
 
 /// Every one of these must be visited by a thousand seeds.
-pub const PATHS: [&str; 65] = [
+pub const PATHS: [&str; 72] = [
     "a rule failed the job",
     "a rule gave a shard up",
     "a shard ended the job",
+    "a disk is back and not as it was",
+    "a disk is of another plan",
+    "a disk was full",
+    "a group came from a peer",
+    "a group came from the source",
+    "no copy could be read",
+    "replicas dropped",
     "all shards failed alike",
     "ended with what is tolerated",
     "more failed than is tolerated",
