@@ -55,6 +55,11 @@ impl<'a> Input<'a> {
         Ok(input)
     }
 
+    /// Whether it is this one, as it was planned.
+    pub fn is_of(&self, planned: &InputFile) -> bool {
+        self.planned.url == planned.url && self.planned.version == planned.version
+    }
+
     /// Refuses the file once it is not the one planned.
     pub fn unchanged(&self) -> Result<(), Fault> {
         let found = self.file.metadata().map_err(fault::input("look at", &self.path))?;

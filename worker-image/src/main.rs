@@ -10,6 +10,7 @@
 //! | a shard's input is read, its task done | [`shard`]: [`copy`] or [`checksum`], or a program's: [`exec`], from a [`stream`] of [`input`] |
 //! | the user's last command runs over the report | [`finally`] |
 //! | how far an attempt is | [`progress`], in [`segments`], written [`direct`]ly, with [`checkpoints`] |
+//! | copies of the input are kept, given to others, and read | [`blocks`] |
 //! | a result becomes visible, once | [`publish`], on the create-only [`store`]; then the [`records`] |
 //! | the plan is made | [`planner`]: [`draft`] from [`listing`] and [`lookup`], [`names`], [`claim`]; then a [`plan_file`] |
 //! | temporary files go | [`sweep`] |
@@ -17,6 +18,7 @@
 //! | what an I/O error means | [`fault`] |
 
 mod attempt;
+mod blocks;
 mod chance;
 mod checkpoints;
 mod checksum;
@@ -114,8 +116,19 @@ async fn work(settings: Settings, id: WorkerId) -> Result<&'static str, Box<dyn 
     let session = Session::new(&settings, id, metrics.clone(), vitals.clone())?;
     let bound = TcpListener::bind(settings.http).await;
     let listener = bound.map_err(|error| format!("cannot listen on {}: {error}", settings.http))?;
+    let blocks = session.keeper();
+    let blocks = async {
+        match blocks.as_ref().and_then(|keeper| Some((keeper.clone(), keeper.listener()?))) {
+            Some((keeper, listener)) => blocks::serve::run(keeper, listener).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         reason = session.run() => Ok(reason),
+        served = blocks => {
+            served.map_err(|error| format!("cannot go on serving blocks: {error}"))?;
+            Err("nobody serves blocks any more".into())
+        }
         served = serve::run(listener, vitals, metrics) => {
             served?;
             Err("nobody answers probes any more".into())

@@ -6,6 +6,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::blocks::metrics::BlockMetrics;
+
 /// How an attempt ended, as a label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Ending {
@@ -29,6 +31,8 @@ pub struct Metrics {
     pub checkpoints: Counter,
     /// 1 while a stream to an operator is open.
     pub connected: Gauge,
+    /// Of blocks.
+    pub blocks: BlockMetrics,
 }
 
 impl Default for Metrics {
@@ -44,6 +48,7 @@ impl Default for Metrics {
             bytes_written: Counter::default(),
             checkpoints: Counter::default(),
             connected: Gauge::default(),
+            blocks: BlockMetrics::default(),
         };
         let registry = &mut metrics.registry;
         registry.register("attempts", "Attempts that ended, by outcome", metrics.attempts.clone());
@@ -52,6 +57,7 @@ impl Default for Metrics {
         registry.register_with_unit("output_written", "Output written", Unit::Bytes, metrics.bytes_written.clone());
         registry.register("checkpoints", "Checkpoints made durable", metrics.checkpoints.clone());
         registry.register("connected", "1 while a stream to an operator is open", metrics.connected.clone());
+        metrics.blocks.register(registry);
         metrics
     }
 }

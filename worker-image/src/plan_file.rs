@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read},
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -72,6 +72,29 @@ impl PlanFile {
         })?;
         match went {
             ControlFlow::Break(fault) => Err(fault),
+            ControlFlow::Continue(()) => Ok(()),
+        }
+    }
+
+    /// Shows some of the shards, in order.
+    pub fn some(
+        &self,
+        shards: Range<ShardIndex>,
+        mut show: impl FnMut(ShardIndex, &Shard) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let Some(walk) = self.plan.walk(shards.start).filter(|_| !shards.is_empty()) else { return Ok(()) };
+        let went = self.go(walk, ALL, |index, shard| {
+            if index >= shards.end {
+                return ControlFlow::Break(Ok(()));
+            }
+            match show(index, shard) {
+                Ok(()) if index + 1 == shards.end => ControlFlow::Break(Ok(())),
+                Ok(()) => ControlFlow::Continue(()),
+                Err(fault) => ControlFlow::Break(Err(fault)),
+            }
+        })?;
+        match went {
+            ControlFlow::Break(done) => done,
             ControlFlow::Continue(()) => Ok(()),
         }
     }

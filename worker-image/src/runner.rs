@@ -10,6 +10,7 @@ use std::{
 use hyperflow_api::{
     ids::{ShardIndex, WorkerId},
     message::{Failure, FailureClass, PlanRef, Published, Target, Welcome},
+    replica::BlockOrder,
 };
 use hyperflow_core::{
     job::{Brief, Task},
@@ -19,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     attempt::{Attempt, StopFlag},
+    blocks::Keeper,
     checkpoints, fault, finally, logs,
     metrics::{Ending, Metrics},
     planner,
@@ -44,6 +46,7 @@ pub struct Runner {
     running: BTreeMap<RunId, Arc<StopFlag>>,
     threads: Threads,
     cleaner: Option<blocking::Sender<Leftover>>,
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl Runner {
@@ -60,7 +63,13 @@ impl Runner {
             running: BTreeMap::new(),
             threads: Threads::default(),
             cleaner: None,
+            keeper: None,
         }
+    }
+
+    /// The same, with a store for blocks.
+    pub fn with_keeper(self, keeper: Option<Arc<Keeper>>) -> Self {
+        Self { keeper, ..self }
     }
 
     /// Takes the job from a welcome. A job that differs only in what applies to new pods (P27) changes nothing here.
@@ -105,15 +114,27 @@ impl Runner {
         })?;
         let (worker, node) = (self.worker.clone(), self.node.clone());
         let work = Work::new(brief, worker, node, self.metrics.clone(), self.records.clone());
-        work.map(Arc::new).map_err(|refusal| refuse(refusal.to_string()))
+        work.map(|work| Arc::new(work.with_keeper(self.keeper.clone()))).map_err(|refusal| refuse(refusal.to_string()))
     }
 
     /// Uses this plan from now on.
     pub fn use_plan(&mut self, plan: PlanRef) {
         if let Some(Ok(work)) = &self.work {
             work.use_plan(plan.clone());
+            if let Some(keeper) = work.keeper() {
+                keeper.survey(work, &plan.digest);
+            }
         }
         self.plan = Some(plan);
+    }
+
+    /// Does something with the block store.
+    pub fn order(&self, order: BlockOrder) {
+        let work = self.work.as_ref().and_then(|work| work.as_ref().ok());
+        match work.and_then(|work| Some((work, work.keeper()?))) {
+            Some((work, keeper)) => keeper.obey(work, order),
+            None => tracing::warn!(group = order.group(), "an order about blocks is for a worker that keeps none"),
+        }
     }
 
     /// Begins an attempt. What needs no thread is over at once, and its end is returned.

@@ -7,18 +7,25 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use hyperflow_api::ids::{JobUid, WorkerId};
+use hyperflow_api::{
+    ids::{JobUid, WorkerId},
+    message::FromOperator,
+};
 use hyperflow_core::{
     Now,
     worker::{Effect, Event, Worker},
 };
 use tokio::{
+    runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     time::{Instant, sleep_until},
 };
 
-use crate::{connect::Dialer, metrics::Metrics, runner::Runner, serve::Vitals, settings::Settings, uplink::Uplink};
+use crate::{
+    blocks::Keeper, connect::Dialer, logs, metrics::Metrics, runner::Runner, serve::Vitals, settings::Settings,
+    uplink::Uplink,
+};
 
 /// The loop turns at least so often, which is what the liveness probe looks at.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -34,6 +41,7 @@ pub struct Session {
     uplink: Uplink,
     reports: mpsc::Receiver<Event>,
     signals: Signals,
+    keeper: Option<Arc<Keeper>>,
     vitals: Arc<Vitals>,
     started: Instant,
     terminated: Option<Instant>,
@@ -56,10 +64,16 @@ impl Session {
         let grace = u64::try_from(settings.grace().as_millis()).unwrap_or(u64::MAX);
         let (sender, reports) = mpsc::channel(REPORTS);
         let job = JobUid(settings.job_uid.clone());
+        let keeper = keeper(settings, (&job, &id), metrics.clone(), sender.clone());
+        let worker = Worker::new(now(started), job, id.clone(), settings.slots).with_grace(grace);
         Ok(Self {
-            worker: Worker::new(now(started), job, id.clone(), settings.slots).with_grace(grace),
-            runner: Runner::new(id, settings.node.clone(), metrics, sender),
-            uplink: Uplink::new(Dialer::new(settings.operator())),
+            worker: match &keeper {
+                Some(keeper) => worker.with_host(keeper.host()),
+                None => worker,
+            },
+            runner: Runner::new(id, settings.node.clone(), metrics, sender).with_keeper(keeper.clone()),
+            uplink: Uplink::new(Dialer::new(settings.operator()), keeper.clone()),
+            keeper,
             reports,
             signals: Signals {
                 terminate: signal(SignalKind::terminate())?,
@@ -70,6 +84,11 @@ impl Session {
             terminated: None,
             grace: settings.grace(),
         })
+    }
+
+    /// The store for blocks, if there is one.
+    pub fn keeper(&self) -> Option<Arc<Keeper>> {
+        self.keeper.clone()
     }
 
     /// Runs until nothing is left to do; says why it ended.
@@ -128,8 +147,14 @@ impl Session {
                 None => Event::Flush,
             };
             flushed = event == Event::Flush;
-            if let Event::Ended { run, .. } = &event {
-                self.runner.ended(*run);
+            match &event {
+                Event::Ended { run, .. } => self.runner.ended(*run),
+                Event::Heard(FromOperator::Orders(orders)) if orders.leave && self.worker.is_in_session() => {
+                    if let Some(keeper) = &self.keeper {
+                        keeper.leave();
+                    }
+                }
+                _ => {}
             }
             for effect in self.worker.handle(now(self.started), event) {
                 match effect {
@@ -139,14 +164,27 @@ impl Session {
                     Effect::UsePlan(plan) => self.runner.use_plan(plan),
                     Effect::Start(assignment) => events.extend(self.runner.start(assignment)),
                     Effect::Stop { run, how } => self.runner.stop(run, how),
-                    // Nobody keeps blocks yet.
-                    Effect::Blocks(_) => {}
+                    Effect::Blocks(order) => self.runner.order(order),
                     Effect::Clean(index) => self.runner.clean(index),
                     Effect::Exit(reason) => exit = Some(reason),
                 }
             }
         }
     }
+}
+
+/// Opens the store for blocks. A worker whose volume does not work does without: its tasks read the source.
+fn keeper(
+    settings: &Settings,
+    who: (&JobUid, &WorkerId),
+    metrics: Arc<Metrics>,
+    reports: mpsc::Sender<Event>,
+) -> Option<Arc<Keeper>> {
+    let opened = Keeper::open(&settings.blocks, who, settings.operator().ca_file, metrics, reports, Handle::current());
+    opened.unwrap_or_else(|error| {
+        tracing::error!(error = logs::causes(&error), "this worker keeps no blocks");
+        None
+    })
 }
 
 /// Programs that wait for shards have until now not been told that there are no more.

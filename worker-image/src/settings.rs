@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 
-use crate::connect::Operator;
+use crate::{blocks::settings::BlockSettings, connect::Operator};
 
 /// A worker is gone so long before the kubelet would kill it.
 const BEFORE_THE_KUBELET: Duration = Duration::from_millis(500);
@@ -49,6 +49,9 @@ pub struct Settings {
     /// What is logged, as in RUST_LOG: info, or hyperflow_worker=debug
     #[arg(long, env = "HYPERFLOW_LOG", default_value = "info")]
     pub log: String,
+    /// Of the block store
+    #[command(flatten)]
+    pub blocks: BlockSettings,
 }
 
 impl Settings {

@@ -149,7 +149,7 @@ impl Run<'_> {
             self.figures.read = made.read;
             return Ok(made.content());
         }
-        let mut input = Stream::open(self.publisher.work, self.shard, self.cut)?;
+        let mut input = Stream::open(self.publisher.work, self.publisher.index, self.shard, self.cut)?;
         let made = Progress::begin(&self.publisher, self.origin, input.length(), &mut self.figures)?;
         let made = self.made.insert(made);
         match &self.publisher.work.job.task {

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
+use hyperflow_api::ids::ShardIndex;
 use hyperflow_core::{
     boundary::records_of,
     plan::{InputFile, Piece, Shard},
     source::Cut,
 };
 
-use crate::{fault::Fault, input::Input, work::Work};
+use crate::{blocks::reader::Reader, fault::Fault, input::Input, work::Work};
 
 /// What a shard reads. One file is open at a time.
 #[derive(Debug)]
@@ -16,6 +17,8 @@ pub struct Stream<'a> {
     work: &'a Work,
     parts: Vec<Part<'a>>,
     length: u64,
+    /// Its files are read from blocks.
+    blocks: Option<Reader<'a>>,
     open: Option<(usize, Input<'a>)>,
 }
 
@@ -29,8 +32,10 @@ struct Part<'a> {
 
 impl<'a> Stream<'a> {
     /// Finds what the shard reads: where it is cut between records, that takes a look at the file.
-    pub fn open(work: &'a Work, shard: &'a Shard, cut: &Cut) -> Result<Self, Fault> {
-        let mut stream = Self { work, parts: Vec::with_capacity(shard.pieces.len()), length: 0, open: None };
+    pub fn open(work: &'a Work, index: ShardIndex, shard: &'a Shard, cut: &Cut) -> Result<Self, Fault> {
+        let blocks = work.keeper().map(|keeper| Reader::open(work, keeper, index, shard)).transpose()?;
+        let parts = Vec::with_capacity(shard.pieces.len());
+        let mut stream = Self { work, parts, length: 0, blocks, open: None };
         for piece in &shard.pieces {
             let Piece { file, offset, length } = piece;
             let range = match cut {
@@ -45,11 +50,21 @@ impl<'a> Stream<'a> {
     }
 
     fn records(&mut self, piece: &'a Piece, prefix: &str) -> Result<Range<u64>, Fault> {
-        let input = Input::open(self.work, &piece.file)?;
         let planned = piece.offset..piece.offset + piece.length;
+        if let Some(blocks) = &mut self.blocks {
+            return records_of(planned, piece.file.size, prefix, |offset, buffer| {
+                blocks.read(&piece.file, buffer, offset)
+            });
+        }
+        let input = Input::open(self.work, &piece.file)?;
         let range = records_of(planned, piece.file.size, prefix, |offset, buffer| input.read(buffer, offset))?;
         self.open = Some((self.parts.len(), input));
         Ok(range)
+    }
+
+    /// Whether it reads blocks, and not the mounted files.
+    pub fn is_of_blocks(&self) -> bool {
+        self.blocks.is_some()
     }
 
     /// Bytes of the shard's input.
@@ -78,10 +93,15 @@ impl<'a> Stream<'a> {
             let left = usize::try_from(part.within.end - position).unwrap_or(usize::MAX);
             let end = filled + left.min(buffer.len() - filled);
             let (offset, ends) = (part.offset + (position - part.within.start), left <= buffer.len() - filled);
-            let input = self.input(place)?;
-            input.read(&mut buffer[filled..end], offset)?;
-            if ends {
-                input.unchanged()?;
+            let file = part.file;
+            if let Some(blocks) = &mut self.blocks {
+                blocks.read(file, &mut buffer[filled..end], offset)?;
+            } else {
+                let input = self.input(place)?;
+                input.read(&mut buffer[filled..end], offset)?;
+                if ends {
+                    input.unchanged()?;
+                }
             }
             position += (end - filled) as u64;
             filled = end;

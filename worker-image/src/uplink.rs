@@ -1,7 +1,7 @@
 //! The stream to the operator as the session sees it: being opened, open, or lost. A peer that takes nothing, or says
 //! nothing, is lost.
 
-use std::{collections::VecDeque, pin::Pin, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
 use hyperflow_api::{
@@ -16,6 +16,7 @@ use tokio::{
 use tonic::{Code, Status};
 
 use crate::{
+    blocks::Keeper,
     connect::{DialError, Dialer, Link},
     logs,
 };
@@ -36,6 +37,8 @@ pub struct Uplink {
     held_back: VecDeque<p::FromWorker>,
     /// Why the last try failed.
     failure: String,
+    /// Who shows passports to other workers.
+    keeper: Option<Arc<Keeper>>,
 }
 
 enum State {
@@ -66,8 +69,8 @@ fn dial(mut dialer: Box<Dialer>) -> State {
 
 impl Uplink {
     /// Begins to look for an operator.
-    pub fn new(dialer: Dialer) -> Self {
-        Self { state: dial(Box::new(dialer)), held_back: VecDeque::new(), failure: String::new() }
+    pub fn new(dialer: Dialer, keeper: Option<Arc<Keeper>>) -> Self {
+        Self { state: dial(Box::new(dialer)), held_back: VecDeque::new(), failure: String::new(), keeper }
     }
 
     /// Waits for something to happen; nothing may also be an answer. Can be dropped and called again at any time.
@@ -195,7 +198,8 @@ impl Uplink {
         }
     }
 
-    /// What an answer means to the session. A credential is for the stream alone.
+    /// What an answer means to the session. A credential is for the stream alone, and
+    /// a passport for those to other workers.
     fn heard(&mut self, answer: Option<Result<p::FromOperator, Status>>) -> Option<Event> {
         let message = match answer {
             Some(Ok(message)) => message,
@@ -211,6 +215,12 @@ impl Uplink {
             }
             if let Some(p::from_operator::Message::Credential(credential)) = &message.message {
                 dialer.trust(credential);
+                return None;
+            }
+            if let Some(p::from_operator::Message::Passport(passport)) = &message.message {
+                if let Some(keeper) = &self.keeper {
+                    keeper.show(passport);
+                }
                 return None;
             }
         }

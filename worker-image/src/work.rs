@@ -21,6 +21,7 @@ use hyperflow_core::{
 
 use crate::{
     attempt::Attempt,
+    blocks::{Keeper, error::BlockError},
     exec::{scratch::Spare, slot},
     fault::{self, Fault},
     metrics::Metrics,
@@ -57,6 +58,7 @@ pub struct Work {
     pub scratch: Spare,
     /// Programs that live for many shards.
     pub slots: slot::Pool,
+    keeper: Option<Arc<Keeper>>,
     pace: Option<Mutex<Pace>>,
     started: Instant,
     plan: Mutex<PlanInForce>,
@@ -99,6 +101,7 @@ impl Work {
         Ok(Self {
             layout: Layout::new(&brief.uid).in_run(brief.run, job.names_runs()),
             pace: job.bytes_per_second.map(|limit| Mutex::new(Pace::new(limit))),
+            keeper: None,
             started: Instant::now(),
             plan: Mutex::default(),
             scratch: Spare::default(),
@@ -112,6 +115,16 @@ impl Work {
             metrics,
             records,
         })
+    }
+
+    /// The same, whose tasks may read blocks.
+    pub fn with_keeper(self, keeper: Option<Arc<Keeper>>) -> Self {
+        Self { keeper, ..self }
+    }
+
+    /// Who keeps blocks of this job, if the job has any and this worker keeps them.
+    pub fn keeper(&self) -> Option<&Arc<Keeper>> {
+        self.keeper.as_ref().filter(|_| self.job.blocks.is_some())
     }
 
     /// Uses this plan from now on.
@@ -135,6 +148,14 @@ impl Work {
         let plan = Arc::new(PlanFile::open(&places.records.join(self.layout.plan()), Some(&digest))?);
         force.read = Some(plan.clone());
         Ok(plan)
+    }
+
+    /// The same, wherever the job's files are.
+    pub fn plan_in_force(&self) -> Result<Arc<PlanFile>, Fault> {
+        if let Some(plan) = &locked(&self.plan).read {
+            return Ok(plan.clone());
+        }
+        self.plan(&self.places()?)
     }
 
     /// Where the job's files really are, once its folders are made.
@@ -198,14 +219,23 @@ impl Work {
 
     /// Waits until `bytes` may be read or written, all attempts of this worker together.
     pub fn pace(&self, bytes: u64, attempt: &Attempt) -> Result<(), Fault> {
-        attempt.go_on()?;
+        self.pace_while(bytes, &|| attempt.go_on())
+    }
+
+    /// The same for blocks that are loaded.
+    pub fn pace_load(&self, bytes: u64, go_on: &dyn Fn() -> Result<(), BlockError>) -> Result<(), BlockError> {
+        self.pace_while(bytes, go_on)
+    }
+
+    fn pace_while<E>(&self, bytes: u64, go_on: &dyn Fn() -> Result<(), E>) -> Result<(), E> {
+        go_on()?;
         let Some(pace) = &self.pace else { return Ok(()) };
         let now = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let nanos = locked(pace).reserve(now, bytes);
         let until = Instant::now() + Duration::from_nanos(nanos);
         while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
             thread::sleep(left.min(NAP));
-            attempt.go_on()?;
+            go_on()?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hyperflow_api::{exec::InputMode, message::FailureClass};
+use hyperflow_api::{exec::InputMode, ids::ShardIndex, message::FailureClass};
 use hyperflow_core::{
     paths::{file_path, is_plain},
     plan::{InputFile, Shard},
@@ -42,11 +42,11 @@ impl Placed {
         work: &Work,
         attempt: &Attempt,
         program: &Program,
-        shard: &Shard,
+        (index, shard): (ShardIndex, &Shard),
         cut: &Cut,
         scratch: &Scratch<'_>,
     ) -> Result<Self, Fault> {
-        let mut placing = Placing { work, attempt, scratch, placed: Self::default(), buffer: Vec::new() };
+        let mut placing = Placing { work, attempt, index, scratch, placed: Self::default(), buffer: Vec::new() };
         match program.input {
             InputMode::File => placing.file(shard, cut)?,
             InputMode::Directory => placing.directory(shard, cut)?,
@@ -80,6 +80,7 @@ impl Placed {
 struct Placing<'a> {
     work: &'a Work,
     attempt: &'a Attempt,
+    index: ShardIndex,
     scratch: &'a Scratch<'a>,
     placed: Placed,
     buffer: Vec<u8>,
@@ -93,8 +94,9 @@ impl Placing<'_> {
             self.placed.path = Some(path);
             return Ok(());
         }
-        let stream = Stream::open(self.work, shard, cut)?;
-        let whole = stream.pieces().next().filter(|(file, range)| is_whole(file, range)).map(|(file, _)| file);
+        let stream = Stream::open(self.work, self.index, shard, cut)?;
+        let whole = stream.pieces().next().filter(|(file, range)| is_whole(file, range) && !stream.is_of_blocks());
+        let whole = whole.map(|(file, _)| file);
         self.placed.path = Some(match whole {
             Some(file) => self.mounted(file)?,
             None => {
@@ -107,7 +109,7 @@ impl Placing<'_> {
     }
 
     fn range(&mut self, shard: &Shard, cut: &Cut) -> Result<(), Fault> {
-        let stream = Stream::open(self.work, shard, cut)?;
+        let stream = Stream::open(self.work, self.index, shard, cut)?;
         if let Some((file, range)) = stream.pieces().next() {
             self.placed.path = Some(self.mounted(file)?);
             self.placed.range = range;
@@ -118,7 +120,8 @@ impl Placing<'_> {
     fn directory(&mut self, shard: &Shard, cut: &Cut) -> Result<(), Fault> {
         let root = self.scratch.input();
         fs::create_dir(&root).map_err(fault::output("create", &root))?;
-        let stream = Stream::open(self.work, shard, cut)?;
+        let mut stream = Stream::open(self.work, self.index, shard, cut)?;
+        let mut position = 0;
         let pieces: Vec<(&InputFile, Range<u64>)> = stream.pieces().collect();
         for (number, (file, range)) in pieces.iter().enumerate() {
             self.attempt.go_on()?;
@@ -128,7 +131,14 @@ impl Placing<'_> {
             let path = root.join(&file.path);
             let collide = |_| not_placed(file, "another file of the shard has that name");
             fs::create_dir_all(store::parent(&path)).map_err(collide)?;
-            if is_whole(file, range) {
+            let length = range.end - range.start;
+            if stream.is_of_blocks() {
+                // The mounted file may be gone, or another one: each has a copy of what was planned.
+                if path.symlink_metadata().is_ok() {
+                    return Err(collide(ErrorKind::AlreadyExists.into()));
+                }
+                self.copy_part(&mut stream, position..position + length, &path)?;
+            } else if is_whole(file, range) {
                 let mounted = self.mounted(file)?;
                 match symlink(mounted, &path) {
                     Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(collide(error)),
@@ -137,10 +147,11 @@ impl Placing<'_> {
             } else {
                 // One piece of the shard alone.
                 let piece = Shard { pieces: shard.pieces[number..=number].to_vec(), ..Shard::default() };
-                let stream = Stream::open(self.work, &piece, cut)?;
+                let stream = Stream::open(self.work, self.index, &piece, cut)?;
                 let length = stream.length();
                 self.copy(&mut Feed::new(&piece, Some(stream)), &path, length)?;
             }
+            position += length;
         }
         self.placed.path = Some(root);
         Ok(())
@@ -154,12 +165,32 @@ impl Placing<'_> {
     }
 
     fn copy(&mut self, feed: &mut Feed<'_>, path: &Path, length: u64) -> Result<(), Fault> {
+        self.copy_from(path, length, |into, most| feed.next(into, most))
+    }
+
+    /// Bytes of a stream, which goes on from one file to the next.
+    fn copy_part(&mut self, stream: &mut Stream<'_>, bytes: Range<u64>, path: &Path) -> Result<(), Fault> {
+        let mut position = bytes.start;
+        self.copy_from(path, bytes.end - bytes.start, |into, most| {
+            into.resize(usize::try_from(bytes.end - position).unwrap_or(usize::MAX).min(most), 0);
+            stream.read(into, position)?;
+            position += into.len() as u64;
+            Ok(())
+        })
+    }
+
+    fn copy_from(
+        &mut self,
+        path: &Path,
+        length: u64,
+        mut next: impl FnMut(&mut Vec<u8>, usize) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         let write = || fault::output("write", path);
         let mut to = File::create_new(path).map_err(fault::output("create", path))?;
         let chunk = self.work.chunk().min(usize::try_from(length).unwrap_or(usize::MAX)).max(1);
         loop {
             self.work.pace(chunk as u64, self.attempt)?;
-            feed.next(&mut self.buffer, chunk)?;
+            next(&mut self.buffer, chunk)?;
             if self.buffer.is_empty() {
                 return Ok(());
             }

@@ -179,7 +179,7 @@ impl Task<'_> {
         saver: Option<Saver<'a>>,
     ) -> Result<Ran, Fault> {
         let Self { work, attempt, program, index, shard, cut } = *self;
-        let input = Placed::place(work, attempt, program, shard, cut, scratch)?;
+        let input = Placed::place(work, attempt, program, (index, shard), cut, scratch)?;
         let about = About { work, attempt, index, shard, cut, input: &input, files: scratch, resume };
         description::write(&about, names)?;
         if program.lifetime == Lifetime::Slot {
@@ -187,7 +187,9 @@ impl Task<'_> {
         }
         let environment = environment::of(program, &about);
         let feed = match program.input {
-            InputMode::Stdin if cut.is_of_files() => Some(Feed::new(shard, Some(Stream::open(work, shard, cut)?))),
+            InputMode::Stdin if cut.is_of_files() => {
+                Some(Feed::new(shard, Some(Stream::open(work, index, shard, cut)?)))
+            }
             InputMode::Stdin => Some(Feed::new(shard, None)),
             _ => None,
         };
