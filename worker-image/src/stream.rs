@@ -18,7 +18,7 @@ pub struct Stream<'a> {
     parts: Vec<Part<'a>>,
     length: u64,
     /// Its files are read from blocks.
-    blocks: Option<Reader<'a>>,
+    blocks: Option<Box<Reader<'a>>>,
     open: Option<(usize, Input<'a>)>,
 }
 
@@ -33,7 +33,7 @@ struct Part<'a> {
 impl<'a> Stream<'a> {
     /// Finds what the shard reads: where it is cut between records, that takes a look at the file.
     pub fn open(work: &'a Work, index: ShardIndex, shard: &'a Shard, cut: &Cut) -> Result<Self, Fault> {
-        let blocks = work.keeper().map(|keeper| Reader::open(work, keeper, index, shard)).transpose()?;
+        let blocks = work.keeper().map(|keeper| Reader::open(work, keeper, index, shard).map(Box::new)).transpose()?;
         let parts = Vec::with_capacity(shard.pieces.len());
         let mut stream = Self { work, parts, length: 0, blocks, open: None };
         for piece in &shard.pieces {

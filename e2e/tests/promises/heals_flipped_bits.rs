@@ -7,7 +7,7 @@ use std::{
 
 use hyperflow_e2e::{Result, cluster::Place, ensure, oracle, stores::Replica};
 
-use super::{gated, open_gate};
+use super::{gated, hold_back, open_gate};
 
 const MIB: usize = 1 << 20;
 const SHARDS: u32 = 24;
@@ -19,8 +19,7 @@ pub async fn keeps(place: &Place) -> Result {
     let input = place.write_input("input", SHARDS as usize * MIB, 94)?;
     let whole = fs::read(&input)?;
     let mut manifest = gated("flipped", 3, 2);
-    let wait = format!("until [ -e /data/go ] && {{ [ $JOB_COMPLETION_INDEX -lt {SECOND} ] || [ -e /data/go-on ]; }}");
-    manifest["spec"]["task"]["exec"]["command"][2] = format!("{wait}; do sleep 0.2; done; cat").into();
+    hold_back(&mut manifest, SECOND);
     let job = place.apply(manifest).await?;
     place.replicated(&job, SHARDS, 2, &[], LIMIT).await?;
 

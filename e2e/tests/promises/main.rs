@@ -232,6 +232,12 @@ fn gated(name: &str, workers: u32, replicas: usize) -> Value {
     job
 }
 
+/// Lets shards from this one on wait for a second gate, `go-on`, as well.
+fn hold_back(job: &mut Value, from: u32) {
+    let wait = format!("[ -e /data/go ] && {{ [ $JOB_COMPLETION_INDEX -lt {from} ] || [ -e /data/go-on ]; }}");
+    job["spec"]["task"]["exec"]["command"][2] = json!(format!("until {wait}; do sleep 0.2; done; cat"));
+}
+
 fn open_gate(place: &Place) -> Result {
     place.write("go", b"").map(drop)
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hyperflow_api::ShardJobStatus;
 use hyperflow_e2e::{Result, cluster::Place, ensure, oracle};
 use serde_json::json;
 
@@ -23,8 +24,8 @@ pub async fn keeps(place: &Place) -> Result {
         Ok::<_, hyperflow_e2e::Error>(())
     };
     tokio::time::timeout(LIMIT, told).await.map_err(|_| "nobody was told that the stores are full")??;
-    let lacking = job.status().await?.blocks.unwrap_or_default();
-    ensure(lacking.under_replicated > 0, || format!("{lacking:?}"))?;
+    let few = |status: &ShardJobStatus| status.blocks.clone().filter(|blocks| blocks.under_replicated > 0);
+    let (lacking, _) = job.wait("status to say that copies are lacking", LIMIT, few).await?;
     let kept = place.replicas(&job).await?;
     let bytes = |node: &str| kept.iter().filter(|it| it.node == node).map(|it| it.bytes).sum::<u64>();
     for node in place.cluster.nodes().await? {

@@ -106,7 +106,7 @@ fn is_dead(file: &str, age: Duration, me: &WorkerId) -> bool {
     let own_pod = file.strip_prefix(&me.pod_uid).is_some_and(|rest| rest.starts_with('.'));
     let own = file.strip_prefix(&owner(me)).is_some_and(|rest| rest.starts_with('.'));
     // Of one pod only one process runs at a time.
-    (own_pod && !own) || (!own && age >= ABANDONED)
+    !own && (own_pod || age >= ABANDONED)
 }
 
 fn remove_half_written(temporary: &Path, me: &WorkerId) -> Result<(), BlockError> {

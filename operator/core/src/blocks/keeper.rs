@@ -168,10 +168,9 @@ impl Keeper {
         }
         self.loads.forget(now, &self.map);
         let mut orders = Vec::new();
-        if let Some(news) = breaker {
-            self.tell_of_breaker(news);
-        }
         if around.runs {
+            // At the end of a job all of its pods go: nobody need hear of that.
+            breaker.into_iter().for_each(|news| self.tell_of_breaker(news));
             self.drop_copies(around, &mut orders);
             self.make_copies(around, &mut orders);
             self.renew_access(now, &around.read, &mut orders);
