@@ -141,18 +141,19 @@ impl Place {
         Ok(moved)
     }
 
-    /// Bytes of blocks that workers on a node have put into their stores since they started.
+    /// Bytes of blocks that workers have put into their stores since they started, by node.
     ///
     /// # Errors
-    /// When none of them can be asked.
-    pub async fn copied_on(&self, node: &str) -> Result<f64> {
-        let mut moved = Moved::default();
+    /// When one of them cannot be asked.
+    pub async fn loaded_by_node(&self) -> Result<BTreeMap<String, f64>> {
+        let mut loaded = BTreeMap::new();
         for pod in self.workers().await? {
-            if pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node) {
-                moved.add(&self.worker_counts(&pod).await?);
-            }
+            let mut moved = Moved::default();
+            moved.add(&self.worker_counts(&pod).await?);
+            let node = pod.spec.and_then(|spec| spec.node_name).unwrap_or_default();
+            *loaded.entry(node).or_default() += moved.copied + moved.loaded;
         }
-        Ok(moved.copied + moved.loaded)
+        Ok(loaded)
     }
 
     async fn worker_counts(&self, pod: &Pod) -> Result<Counts> {

@@ -1,7 +1,9 @@
 //! Bytes that move when a node comes back with one block in a hundred of another version, for each byte that was stale.
 
-use hyperflow_e2e::{Result, cluster::Place, ensure, fault::finally, job::Job};
 use std::time::Duration;
+
+use hyperflow_api::ShardJobStatus;
+use hyperflow_e2e::{Result, cluster::Place, ensure, fault::finally, job::Job};
 
 use crate::{
     bench::Bench,
@@ -13,6 +15,8 @@ static ROW: Row = Row { name: "returned_node", unit: "x stale", reach: Reach::Wi
 
 const MIB: usize = 1 << 20;
 const SHARDS: u32 = 300;
+/// How long a node takes to call when it is back, and what is copied then to arrive.
+const CALLS: Duration = Duration::from_secs(4);
 /// Of a hundred.
 const STALE: usize = 1;
 
@@ -29,14 +33,24 @@ async fn returns(place: &Place) -> Result<(f64, f64, f64)> {
     let job = place.apply(ours::gated("1Mi", 3, Some(2))).await?;
     place.replicated(&job, SHARDS, 2, &[], ours::LIMIT).await?;
     let node = job.busy_on_two(&place.cluster).await?;
+    let before = place.loaded_by_node().await?;
     let repair = async {
         place.cluster.harm(&["start-node", &node]).await?;
         place.cluster.mended().await
     };
     let (stale, all) = finally(spoil(place, &job, &node), repair).await?;
-    place.replicated(&job, SHARDS, 2, &[], ours::LIMIT).await?;
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let moved = place.copied_on(&node).await?;
+    let told = |status: &ShardJobStatus| {
+        let whole = status.blocks.as_ref().is_some_and(|blocks| blocks.under_replicated == 0);
+        whole.then_some(())
+    };
+    // The node says what is stale there as soon as it calls; until then nothing is.
+    tokio::time::sleep(CALLS).await;
+    job.wait("every group to have its copies", ours::LIMIT, told).await?;
+    tokio::time::sleep(CALLS).await;
+    // The worker of the node is another process now, and counts from nothing.
+    let earlier = |name: &String| if *name == node { 0.0 } else { before.get(name).copied().unwrap_or(0.0) };
+    let after = place.loaded_by_node().await?;
+    let moved = after.iter().map(|(name, bytes)| bytes - earlier(name)).sum();
     place.write("go", b"")?;
     job.complete(ours::LIMIT).await?;
     Ok((moved, stale, all))

@@ -203,7 +203,8 @@ impl Loads {
                 && !store.dropping.contains_key(&group)
         };
         let rank = |id: &StoreId, store: &Store| {
-            let some = store.held.get(&group).is_some_and(|held| held.good > 0);
+            // What is old or damaged there had its place there, and may have it again.
+            let some = store.held.get(&group).is_some_and(|held| held.good + held.stale + held.corrupt > 0);
             (!some, store.distances.get(group as usize).copied().unwrap_or(u64::MAX), id.clone())
         };
         let mut all: Vec<_> = map.stores.iter().filter(fit).map(|(id, store)| rank(id, store)).collect();
