@@ -205,7 +205,20 @@ impl Keeper {
 
     /// A replica of this store whose data is verified. One that is not what it says is put aside.
     fn local(&self, name: &Name) -> Option<Replica> {
-        match self.disk.open_sound(name) {
+        self.open_with(name, Disk::open_sound)
+    }
+
+    /// The same for somebody who verifies the data while reading all of it.
+    fn to_send(&self, name: &Name) -> Option<Replica> {
+        self.open_with(name, Disk::open_unread)
+    }
+
+    fn open_with(
+        &self,
+        name: &Name,
+        open: impl Fn(&Disk, &Name) -> Result<Option<Replica>, BlockError>,
+    ) -> Option<Replica> {
+        match open(&self.disk, name) {
             Ok(replica) => replica,
             Err(BlockError::Damaged { why, .. }) => {
                 self.damaged(name, why);

@@ -119,7 +119,7 @@ impl Blocks for Desk {
         let permit = permit.map_err(|_closed| Status::unavailable("this worker ends"))?;
         let name = Name { group, shard, part, version };
         let keeper = self.keeper.clone();
-        let opened = spawn_blocking(move || keeper.local(&name)).await;
+        let opened = spawn_blocking(move || keeper.to_send(&name)).await;
         let opened = opened.map_err(|error| Status::internal(error.to_string()))?;
         let replica = opened.ok_or_else(|| Status::not_found("this worker does not have the block"))?;
         if offset > replica.head().length {
@@ -187,10 +187,11 @@ impl Sending {
         read.map_err(|error| Status::data_loss(format!("the block cannot be read: {error}")))
     }
 
-    /// It was sound when it was opened. The last part is not sent, so that nobody can take it for whole.
+    /// Its last part is not sent, so that nobody can take it for whole.
     async fn damaged(&self) -> Status {
         let (keeper, name) = (self.keeper.clone(), self.name);
-        if let Err(error) = spawn_blocking(move || keeper.damaged(&name, "it was damaged after it was opened")).await {
+        if let Err(error) = spawn_blocking(move || keeper.damaged(&name, "its checksum is not that of its data")).await
+        {
             tracing::error!(%error, block = ?self.name, "a damaged replica could not be put aside");
         }
         Status::data_loss("the block is damaged")

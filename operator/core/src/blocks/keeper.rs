@@ -283,6 +283,8 @@ impl Keeper {
         let mut queue: Vec<_> = around.open.iter().filter_map(|group| rank(*group)).collect();
         queue.sort_unstable();
         self.queued = 0;
+        // Of the groups that lack copies, the one that takes the least.
+        let mut least = u64::MAX;
         for (_, _, group) in queue {
             let standing = self.map.standing(group);
             let copy = standing.and_then(|it| it.readable.first()).and_then(|id| self.map.stores.get(id));
@@ -290,7 +292,29 @@ impl Keeper {
             let moment =
                 Moment { now: around.now, replicas: self.replicas, group_bytes: bytes, may_copy: !self.breaker.open };
             let at_first = !self.whole.contains(group);
-            self.queued += self.loads.order(&moment, &self.map, group, at_first, orders);
+            let missing = self.loads.order(&moment, &self.map, group, at_first, orders);
+            self.queued += missing;
+            if missing > 0 && bytes > 0 {
+                least = least.min(bytes);
+            }
+        }
+        if least < u64::MAX {
+            self.tell_of_full_stores(least);
+        }
+    }
+
+    /// A store that has room for none of the groups that lack copies is told of as one is whose load found no room: it will
+    /// not be asked.
+    fn tell_of_full_stores(&mut self, least: u64) {
+        let plan = &self.map.plan;
+        let full = |store: &&mut Store| store.is_confirmed(plan) && store.free < least && !store.told_full;
+        for store in self.map.stores.values_mut().filter(full) {
+            store.told_full = true;
+            let message = format!(
+                "the blocks on node '{}' have no more room: a group takes {least} bytes, and {} are free",
+                store.node, store.free
+            );
+            self.news.push(Announcement { warning: true, reason: Trouble::FULL, message });
         }
     }
 
@@ -368,13 +392,17 @@ impl Keeper {
         !stores().any(here) && stores().any(|store| store.mates.iter().any(|mate| mate.fit))
     }
 
-    /// What a pod's store has: groups that nobody else can give, and all. What outlives the pod is not lost with it.
+    /// What a pod's store has: groups that nobody else can give, and all.
     pub(crate) fn held_by_pod(&self, pod: &str) -> (usize, usize) {
         let Some((id, store)) = self.map.stores.iter().find(|(_, store)| store.pod.as_deref() == Some(pod)) else {
             return (0, 0);
         };
-        let alone = |group: &&u32| self.map.standing(**group).is_some_and(|it| it.readable.iter().all(|of| of == id));
-        (store.ready.iter().filter(alone).count(), store.ready.len())
+        // What it said last, though it may not be heard now: a pod whose node is back calls only after a while.
+        let whole = store.held.values().filter(|held| {
+            held.blocks > 0 && Copy::of(held, self.map.digests.get(&held.group).copied()) == Copy::Ready
+        });
+        let alone = |group: u32| self.map.standing(group).is_some_and(|it| it.readable.iter().all(|of| of == id));
+        whole.fold((0, 0), |(only, all), held| (only + usize::from(alone(held.group)), all + 1))
     }
 
     #[cfg(test)]

@@ -278,6 +278,20 @@ fn copies_of_a_silent_store_are_made_again_when_it_is_lost_and_the_surplus_goes_
 }
 
 #[test]
+fn a_pod_whose_node_was_lost_counts_for_what_it_has() {
+    let mut blocks = Blocks::filled(2);
+    let of = |blocks: &Blocks, number: u64| blocks.desk.coordinator.blocks.held_by_pod(&format!("pod-{number}"));
+    let before = (of(&blocks, 2), of(&blocks, 3));
+    assert!(before.0.1 > 0 && before.1.1 > 0 && of(&blocks, 4) == (0, 0));
+    blocks.leaves(2);
+    blocks.leaves(3);
+    blocks.passes(70_000, &[1]);
+    let shared = (0..SHARDS).filter(|group| !blocks.having(*group).contains(&1)).count();
+    assert_eq!(of(&blocks, 3), (shared, before.1.1), "nobody else may be read for what only the two had");
+    assert_eq!(of(&blocks, 2), (shared, before.0.1));
+}
+
+#[test]
 fn a_node_that_is_back_in_time_refreshes_only_what_is_stale() {
     let mut blocks = Blocks::filled(2);
     let mut mine = (0..SHARDS).filter(|group| blocks.having(*group).contains(&3));
@@ -328,6 +342,19 @@ fn a_store_that_is_full_gets_nothing_for_a_minute_and_is_told_of_once() {
         blocks.passes(2000, &[1, 2, 3]);
     }
     assert_eq!(blocks.heard(Trouble::FULL), 1);
+}
+
+#[test]
+fn a_store_with_too_little_room_is_told_of_though_it_is_never_asked() {
+    let mut blocks = Blocks::planned(1);
+    for (free, told) in [(1 << 20, 0), ((1 << 20) - 1, 1), (0, 1)] {
+        let holdings = Some(Holdings { plan: PLAN.into(), full: true, free, ..Holdings::default() });
+        let report = Report { first_number: 2, holdings, ..Report::default() };
+        blocks.desk.handle(Event::Reported { session: SessionId(1), report });
+        blocks.settle();
+        assert_eq!(blocks.loads().is_empty(), told > 0, "{free} bytes are free");
+        assert_eq!(blocks.heard(Trouble::FULL), told, "{free} bytes are free");
+    }
 }
 
 #[test]
