@@ -32,13 +32,15 @@ pub fn from_worker(bytes: &[u8]) {
 /// Bytes from an operator.
 pub fn from_operator(bytes: &[u8]) {
     let Ok(sent) = proto::FromOperator::decode(bytes) else { return };
-    let credential = matches!(sent.message, Some(proto::from_operator::Message::Credential(_)));
+    use proto::from_operator::Message as Sent;
+    let credential = matches!(sent.message, Some(Sent::Credential(_) | Sent::Passport(_)));
     let understood = match FromOperator::try_from(sent.clone()) {
         Ok(understood) => understood,
         Err(WireError::Credential) if credential => return,
         Err(error) => return refused_rightly(&error),
     };
     if let FromOperator::Orders(orders) = &understood {
+        assert!(orders.blocks.iter().all(|order| order.group() < MAX_SHARDS), "a group that no job has");
         let granted = orders.grants.iter().map(|grant| grant.target);
         granted.chain(orders.revoked.iter().map(|revoked| revoked.target)).for_each(possible);
     }
@@ -63,7 +65,10 @@ fn planned_possible(news: &News) {
 /// The error says what is wrong, and that is wrong indeed.
 pub fn refused_rightly(error: &WireError) {
     match error {
-        WireError::Missing(part) => assert!(["content", "target", "epoch", "news"].contains(part), "{part}"),
+        WireError::Missing(part) => {
+            let parts = ["content", "target", "epoch", "news", "an order about blocks", "the store's UUID"];
+            assert!(parts.contains(part), "{part}");
+        }
         // The number of shards of a plan may be the bound itself.
         WireError::Shard(number) => assert!(*number >= MAX_SHARDS, "shard {number} was refused"),
         WireError::Class(class) => assert!(!(1..=10).contains(class), "class {class} was refused"),

@@ -21,6 +21,9 @@ use crate::{coordinator::Announcement, ranges::RangeSet, shards::Seat};
 /// Where a group may be read is said again after so long, for the right to it runs out.
 const ACCESS_MILLIS: u64 = 300_000;
 
+/// Whoever is in session first would get all copies: so long the others are waited for.
+const SETTLE_MILLIS: u64 = 10_000;
+
 /// It is looked again after so long, if nothing happens.
 const LOOK_MILLIS: u64 = 500;
 
@@ -34,6 +37,8 @@ pub(crate) struct Around<'a> {
     /// Shards are being processed: otherwise nothing is ordered.
     pub(crate) runs: bool,
     pub(crate) term_is_stored: bool,
+    /// Workers that there should be.
+    pub(crate) desired: usize,
     /// Groups with shards that are not settled.
     pub(crate) open: BTreeSet<u32>,
     /// Groups that a worker reads just now, with its seat.
@@ -50,6 +55,8 @@ pub(crate) struct Keeper {
     /// Something happened since the last look.
     stirred: bool,
     looked: u64,
+    /// When the first copies were wanted.
+    since: Option<u64>,
     /// Groups that once had all their copies.
     whole: RangeSet,
     /// All groups had, when it was last looked.
@@ -282,6 +289,10 @@ impl Keeper {
         };
         let mut queue: Vec<_> = around.open.iter().filter_map(|group| rank(*group)).collect();
         queue.sort_unstable();
+        let since = *self.since.get_or_insert(around.now);
+        let live = self.map.stores.values().filter(|store| store.is_confirmed(&self.map.plan)).count();
+        let settled = live >= around.desired || around.now >= since + SETTLE_MILLIS;
+        let is_read = |group: u32| around.read.iter().any(|(_, read)| *read == group);
         self.queued = 0;
         // Of the groups that lack copies, the one that takes the least.
         let mut least = u64::MAX;
@@ -292,6 +303,10 @@ impl Keeper {
             let moment =
                 Moment { now: around.now, replicas: self.replicas, group_bytes: bytes, may_copy: !self.breaker.open };
             let at_first = !self.whole.contains(group);
+            if at_first && !settled && !is_read(group) {
+                self.queued += self.replicas;
+                continue;
+            }
             let missing = self.loads.order(&moment, &self.map, group, at_first, orders);
             self.queued += missing;
             if missing > 0 && bytes > 0 {

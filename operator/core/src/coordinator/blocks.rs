@@ -97,6 +97,7 @@ impl Coordinator {
             plan_bytes: self.plan.as_ref().map_or(0, |(plan, _)| plan.bytes),
             runs: orders && self.plan.is_some() && !rests && term_is_stored,
             term_is_stored,
+            desired: self.desired(),
             open: if orders { self.open_groups() } else { BTreeSet::new() },
             read: if orders { self.groups_read() } else { BTreeSet::new() },
         };

@@ -6,6 +6,7 @@ use hyperflow_api::{
         Checkpoint, Fact, Failure, FailureClass, FromOperator, FromWorker, Grant, Held, Hello, News, Orders, PlanRef,
         Planned, Published, Report, Revoked, Target, Welcome,
     },
+    replica::{BlockOrder, Dropped, GroupHeld, Holdings, Host, LoadEnd, Peer, Trouble},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -72,15 +73,56 @@ fn fact() -> impl Strategy<Value = Fact> {
     (target(), epoch(), news()).prop_map(|(target, epoch, news)| Fact { target, epoch, news })
 }
 
+fn host() -> impl Strategy<Value = Host> {
+    let parts = ("[a-f0-9-]{1,36}", "[0-9.:]{0,20}", any::<(Vec<u8>, bool, u64)>());
+    parts.prop_map(|(store, address, (public_key, persistent, capacity))| Host {
+        store,
+        address,
+        public_key,
+        persistent,
+        capacity,
+    })
+}
+
+fn holdings() -> impl Strategy<Value = Holdings> {
+    let group = (0..MAX_SHARDS, any::<(u32, u32, u32, u32, u64, u64)>()).prop_map(|(group, parts)| {
+        let (blocks, good, stale, corrupt, digest, bytes) = parts;
+        GroupHeld { group, blocks, good, stale, corrupt, digest, bytes }
+    });
+    let trouble = ("[A-Za-z]{1,20}", "\\PC{0,20}").prop_map(|(reason, message)| Trouble { reason, message });
+    let end = (0..MAX_SHARDS, any::<(u64, u64, u64)>(), option::of(trouble));
+    let end = end.prop_map(|(group, (order, from_peers, from_source), trouble)| LoadEnd {
+        group,
+        order,
+        from_peers,
+        from_source,
+        trouble,
+    });
+    let parts = ("[a-z0-9:]{0,40}", any::<(bool, u64)>(), vec(group, 0..3), vec(end, 0..3));
+    parts.prop_map(|(plan, (full, free), groups, ended)| Holdings { plan, full, free, groups, ended })
+}
+
+fn block_order() -> impl Strategy<Value = BlockOrder> {
+    let peer = any::<(String, String)>().prop_map(|(pod, address)| Peer { pod, address });
+    let parts = (0..MAX_SHARDS, vec(peer, 0..3), any::<(u64, bool, String, u8)>());
+    parts.prop_map(|(group, from, (order, source, grant, kind))| match kind % 4 {
+        0 => BlockOrder::Load { group, order, from, source, grant },
+        1 => BlockOrder::Access { group, from, grant },
+        2 => BlockOrder::Drop { group, what: Dropped::Surplus },
+        _ => BlockOrder::Drop { group, what: Dropped::Outdated },
+    })
+}
+
 pub fn from_worker() -> impl Strategy<Value = FromWorker> {
-    let hello = (any::<(u32, String, String, u64, u32, u64)>(), vec(held(), 0..4)).prop_map(|(parts, held)| {
+    let parts = any::<(u32, String, String, u64, u32, u64)>();
+    let hello = (parts, vec(held(), 0..4), option::of(host())).prop_map(|(parts, held, host)| {
         let (protocol, job, pod_uid, nonce, slots, heard) = parts;
         let worker = WorkerId { pod_uid, nonce };
-        FromWorker::Hello(Hello { protocol, job: JobUid(job), worker, slots, held, heard, host: None })
+        FromWorker::Hello(Hello { protocol, job: JobUid(job), worker, slots, held, heard, host })
     });
-    let parts = (any::<(bool, u32, bool, u64)>(), vec(held(), 0..4), vec(fact(), 0..4));
-    let report = parts.prop_map(|((beat, capacity, leaving, first_number), held, facts)| {
-        FromWorker::Report(Report { beat, held, capacity, leaving, first_number, facts, holdings: None })
+    let parts = (any::<(bool, u32, bool, u64)>(), vec(held(), 0..4), vec(fact(), 0..4), option::of(holdings()));
+    let report = parts.prop_map(|((beat, capacity, leaving, first_number), held, facts, holdings)| {
+        FromWorker::Report(Report { beat, held, capacity, leaving, first_number, facts, holdings })
     });
     prop_oneof![hello, report]
 }
@@ -107,9 +149,9 @@ pub fn from_operator() -> impl Strategy<Value = FromOperator> {
     let revoked = (target(), epoch()).prop_map(|(target, epoch)| Revoked { target, epoch });
     let plan = any::<(u32, String)>().prop_map(|(shards, digest)| PlanRef { shards, digest });
     let rest = any::<(Option<u64>, bool)>();
-    let parts = (vec(grant(), 0..4), vec(revoked, 0..4), option::of(plan), rest);
-    let orders = parts.prop_map(|(grants, revoked, plan, (acked_through, leave))| {
-        FromOperator::Orders(Orders { grants, revoked, acked_through, plan, leave, blocks: Vec::new() })
+    let parts = (vec(grant(), 0..4), vec(revoked, 0..4), option::of(plan), rest, vec(block_order(), 0..3));
+    let orders = parts.prop_map(|(grants, revoked, plan, (acked_through, leave), blocks)| {
+        FromOperator::Orders(Orders { grants, revoked, acked_through, plan, leave, blocks })
     });
     prop_oneof![welcome, orders]
 }

@@ -240,6 +240,8 @@ fn nothing_is_ordered_before_a_store_has_told_by_the_plan_in_force() {
 fn two_loads_at_a_time_fill_a_store_and_a_session_that_ends_frees_them() {
     let mut blocks = Blocks::planned(1);
     blocks.tells(1, true, vec![], vec![]);
+    assert_eq!(blocks.loads(), vec![], "the others are waited for");
+    blocks.passes(10_000, &[1, 2, 3]);
     assert_eq!(blocks.loads(), [(1, 0), (1, 1)], "in the order of groups");
     blocks.leaves(1);
     blocks.greet(1);
@@ -331,6 +333,7 @@ fn one_node_of_two_or_three_is_repaired_and_two_of_three_open_the_breaker() {
 fn a_store_that_is_full_gets_nothing_for_a_minute_and_is_told_of_once() {
     let mut blocks = Blocks::planned(1);
     blocks.tells(1, true, vec![], vec![]);
+    blocks.passes(10_000, &[1, 2, 3]);
     for _ in 0..2 {
         let orders = blocks.orders();
         let Some((_, BlockOrder::Load { group, order, .. })) = orders.last() else { panic!("{orders:?}") };
@@ -352,6 +355,7 @@ fn a_store_with_too_little_room_is_told_of_though_it_is_never_asked() {
         let report = Report { first_number: 2, holdings, ..Report::default() };
         blocks.desk.handle(Event::Reported { session: SessionId(1), report });
         blocks.settle();
+        blocks.passes(10_000, &[1, 2, 3]);
         assert_eq!(blocks.loads().is_empty(), told > 0, "{free} bytes are free");
         assert_eq!(blocks.heard(Trouble::FULL), told, "{free} bytes are free");
     }
@@ -361,7 +365,9 @@ fn a_store_with_too_little_room_is_told_of_though_it_is_never_asked() {
 fn a_load_that_failed_rests() {
     let mut blocks = Blocks::planned(1);
     blocks.tells(1, true, vec![], vec![]);
+    blocks.passes(10_000, &[1, 2, 3]);
     let orders = blocks.orders();
+    assert_eq!(orders.len(), 2, "{orders:?}");
     for (_, order) in &orders {
         let BlockOrder::Load { group, order, .. } = order else { panic!("{order:?}") };
         let trouble = Some(Trouble { reason: Trouble::UNREACHABLE.into(), message: "away".into() });
