@@ -246,6 +246,17 @@ fn close_gate(place: &Place) -> Result {
     Ok(std::fs::remove_file(place.path("go"))?)
 }
 
+/// Waits until an event has this reason.
+async fn told(place: &Place, reason: &str, limit: std::time::Duration) -> Result {
+    let told = async {
+        while !events(place).await?.iter().any(|(said, _)| said == reason) {
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        }
+        Ok(())
+    };
+    tokio::time::timeout(limit, told).await.map_err(|_| format!("no event {reason} in {limit:?}"))?
+}
+
 /// Reasons and notes of all events of the place.
 async fn events(place: &Place) -> Result<Vec<(String, String)>> {
     let api: Api<Event> = Api::namespaced(place.cluster.client.clone(), &place.namespace);

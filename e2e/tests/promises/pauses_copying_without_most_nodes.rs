@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyperflow_e2e::{Result, cluster::Place, ensure, fault::finally, job::Job, oracle};
 
-use super::{events, gated, open_gate};
+use super::{gated, open_gate, told};
 
 const MIB: usize = 1 << 20;
 const SHARDS: u32 = 24;
@@ -30,7 +30,7 @@ pub async fn keeps(place: &Place) -> Result {
     };
     finally(is_paused(place), repair).await?;
     let took = place.replicated(&job, SHARDS, 2, &[], LIMIT).await?;
-    told(place, "ReplicationResumed").await?;
+    told(place, "ReplicationResumed", LIMIT).await?;
     // The pool has too many pods now. Those with the copies are not the ones that go.
     tokio::time::sleep(Duration::from_secs(5)).await;
     place.replicated(&job, SHARDS, 2, &[], Duration::from_secs(1)).await?;
@@ -39,22 +39,12 @@ pub async fn keeps(place: &Place) -> Result {
 }
 
 async fn is_paused(place: &Place) -> Result {
-    told(place, "ReplicationPaused").await?;
+    told(place, "ReplicationPaused", LIMIT).await?;
     let before = place.block_bytes().await?;
     // Longer than what makes a node lost.
     tokio::time::sleep(Duration::from_secs(40)).await;
     let after = place.block_bytes().await?;
     ensure(after.copied <= before.copied, || format!("copied meanwhile: {before:?}, {after:?}"))
-}
-
-async fn told(place: &Place, reason: &str) -> Result {
-    let told = async {
-        while !events(place).await?.iter().any(|(said, _)| said == reason) {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        Ok::<_, hyperflow_e2e::Error>(())
-    };
-    tokio::time::timeout(LIMIT, told).await.map_err(|_| format!("no event {reason}"))?
 }
 
 async fn ends_right(place: &Place, job: &Job, input: &std::path::Path) -> Result {

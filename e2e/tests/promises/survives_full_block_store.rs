@@ -6,7 +6,7 @@ use hyperflow_api::ShardJobStatus;
 use hyperflow_e2e::{Result, cluster::Place, ensure, oracle};
 use serde_json::json;
 
-use super::{events, gated, open_gate};
+use super::{gated, open_gate, told};
 
 const MIB: usize = 1 << 20;
 const SHARDS: u32 = 32;
@@ -17,13 +17,7 @@ pub async fn keeps(place: &Place) -> Result {
     let mut manifest = gated("full", 2, 2);
     manifest["spec"]["blocks"]["sizeLimit"] = json!("8Mi");
     let job = place.apply(manifest).await?;
-    let told = async {
-        while !events(place).await?.iter().any(|(reason, _)| reason == "BlockStoreFull") {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-        Ok::<_, hyperflow_e2e::Error>(())
-    };
-    tokio::time::timeout(LIMIT, told).await.map_err(|_| "nobody was told that the stores are full")??;
+    told(place, "BlockStoreFull", LIMIT).await?;
     let few = |status: &ShardJobStatus| status.blocks.clone().filter(|blocks| blocks.under_replicated > 0);
     let (lacking, _) = job.wait("status to say that copies are lacking", LIMIT, few).await?;
     let kept = place.replicas(&job).await?;

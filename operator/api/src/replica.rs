@@ -55,6 +55,14 @@ pub struct GroupHeld {
     pub bytes: u64,
 }
 
+impl GroupHeld {
+    /// Every block of the group is there and good. A group without blocks is nothing that could be read.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.blocks > 0 && self.good >= self.blocks
+    }
+}
+
 /// A load is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadEnd {

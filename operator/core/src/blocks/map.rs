@@ -231,7 +231,7 @@ impl Map {
             if Copy::of(held, None) != Copy::Ready {
                 store.dropping.remove(&held.group);
             }
-            let whole = held.blocks > 0 && held.good >= held.blocks;
+            let whole = held.is_whole();
             if whole && store.told && store.plan == self.plan {
                 self.digests.entry(held.group).or_insert(held.digest);
             }
@@ -270,7 +270,7 @@ impl Map {
             for (&group, held) in store.held.iter().filter(|_| !store.is_lost()) {
                 let Some(standing) = self.standings.get_mut(group as usize) else { continue };
                 standing.held_by.push(id.clone());
-                let whole = held.blocks > 0 && held.good >= held.blocks;
+                let whole = held.is_whole();
                 if whole && confirmed {
                     self.digests.entry(group).or_insert(held.digest);
                 }

@@ -192,7 +192,7 @@ impl Loads {
         let fit = |(id, store): &(&StoreId, &Store)| {
             let held = store.held.get(&group);
             let here = held.map_or(0, |held| held.bytes);
-            let whole = held.is_some_and(|held| held.blocks > 0 && held.good >= held.blocks);
+            let whole = held.is_some_and(|held| held.is_whole());
             let rests = self.rests.get(&(group, (*id).clone())).is_some_and(|(_, until)| moment.now < *until);
             store.is_confirmed(&map.plan)
                 && !whole
