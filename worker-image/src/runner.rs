@@ -1,4 +1,4 @@
-//! Starts and stops attempts, each in a thread of its own, and answers every start with one end.
+//! Starts and stops attempts, each in a slot's thread, and answers every start with one end.
 
 use std::{
     collections::BTreeMap,
@@ -50,8 +50,14 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Runs nothing yet. What attempts have to say goes to `reports`.
-    pub fn new(worker: WorkerId, node: String, metrics: Arc<Metrics>, reports: mpsc::Sender<Event>) -> Self {
+    /// Runs nothing yet, and never more than `slots` attempts at a time. What they have to say goes to `reports`.
+    pub fn new(
+        worker: WorkerId,
+        node: String,
+        slots: u32,
+        metrics: Arc<Metrics>,
+        reports: mpsc::Sender<Event>,
+    ) -> Self {
         Self {
             worker,
             node,
@@ -61,7 +67,7 @@ impl Runner {
             work: None,
             plan: None,
             running: BTreeMap::new(),
-            threads: Threads::default(),
+            threads: Threads::new(slots as usize),
             cleaner: None,
             keeper: None,
         }
@@ -137,7 +143,7 @@ impl Runner {
         }
     }
 
-    /// Begins an attempt. What needs no thread is over at once, and its end is returned.
+    /// Begins an attempt when a slot is free. What needs no thread is over at once, and its end is returned.
     pub fn start(&mut self, assignment: Assignment) -> Option<Event> {
         let run = assignment.run;
         let work = match &self.work {
@@ -151,15 +157,17 @@ impl Runner {
             return Some(self.over(run, Outcome::Published(nothing)));
         }
         let flag = Arc::new(StopFlag::default());
-        let attempt = Attempt::new(assignment, flag.clone(), self.reports.clone());
+        let (stop, reports) = (flag.clone(), self.reports.clone());
         let started = self.threads.run(move || {
+            let attempt = Attempt::new(assignment, stop, reports);
+            work.metrics.running.inc();
             let outcome = live(&work, &attempt);
-            move || attempt.ended(outcome)
+            work.metrics.running.dec();
+            attempt.ended(outcome);
         });
         if let Err(error) = started {
             return Some(self.over(run, lost("NoThread", format!("cannot start a thread: {error}"))));
         }
-        self.metrics.running.inc();
         self.running.insert(run, flag);
         None
     }
@@ -185,9 +193,7 @@ impl Runner {
 
     /// An attempt's end was heard.
     pub fn ended(&mut self, run: RunId) {
-        if self.running.remove(&run).is_some() {
-            self.metrics.running.dec();
-        }
+        self.running.remove(&run);
     }
 
     /// Removes a committed shard's segments and checkpoints, in the background.
@@ -255,6 +261,10 @@ fn live(work: &Work, attempt: &Attempt) -> Outcome {
 }
 
 fn carry_out(work: &Work, attempt: &Attempt) -> Outcome {
+    if let Err(stopped) = attempt.go_on() {
+        // It was told while it waited in line.
+        return stopped.outcome();
+    }
     let outcome = match attempt.grant().target {
         Target::Plan => planner::run(work, attempt),
         Target::Shard(index) => shard::run(work, attempt, index).map(Outcome::Published),

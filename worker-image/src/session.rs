@@ -71,7 +71,7 @@ impl Session {
                 Some(keeper) => worker.with_host(keeper.host()),
                 None => worker,
             },
-            runner: Runner::new(id, settings.node.clone(), metrics, sender).with_keeper(keeper.clone()),
+            runner: Runner::new(id, settings.node.clone(), settings.slots, metrics, sender).with_keeper(keeper.clone()),
             uplink: Uplink::new(Dialer::new(settings.operator()), keeper.clone()),
             keeper,
             reports,

@@ -1,13 +1,11 @@
-//! Threads for attempts. One that has nothing more to do waits a while for the next attempt: to start a thread costs more
-//! than a short program's worker does otherwise.
+//! Threads for attempts, one for each slot. An attempt that is given while all are busy waits in line: the thread that is
+//! free first begins it at once, without the session's loop in between. A thread that has nothing to do waits a while for
+//! the next: to start one costs more than a short program's worker does otherwise.
 
 use std::{
+    collections::VecDeque,
     fmt, io,
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{self, Receiver, RecvTimeoutError, Sender},
-    },
+    sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
     time::Duration,
 };
@@ -17,124 +15,124 @@ use crate::work::locked;
 /// How long a thread waits for something to do before it ends.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a thread does: its work, which gives what is to be said of it. That is said when the thread can be used again, so
-/// that who hears it finds a free one.
-type Job = Box<dyn FnOnce() -> Said + Send>;
-type Said = Box<dyn FnOnce()>;
+type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads that wait.
-#[derive(Debug, Default)]
+/// Threads that work, or wait for work.
+#[derive(Debug)]
 pub struct Threads {
-    idle: Arc<Mutex<Vec<Idle>>>,
+    shared: Arc<Shared>,
+    most: usize,
 }
 
-struct Idle {
-    key: u64,
-    jobs: Sender<Job>,
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    more: Condvar,
 }
 
-impl fmt::Debug for Idle {
+#[derive(Default)]
+struct State {
+    line: VecDeque<Job>,
+    /// Threads that wait, each of which takes one job when there are any.
+    idle: usize,
+    all: usize,
+    /// Who has them is gone.
+    closed: bool,
+}
+
+impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Idle").field("key", &self.key).finish_non_exhaustive()
+        let Self { line, idle, all, closed } = self;
+        let mut shown = f.debug_struct("State");
+        shown.field("line", &line.len()).field("idle", idle).field("all", all).field("closed", closed).finish()
     }
 }
 
 impl Threads {
-    /// Does `work` in a thread, then says what it gives. It must not panic.
-    ///
-    /// # Errors
-    /// When no thread can be started.
-    pub fn run<S: FnOnce() + 'static>(&self, work: impl FnOnce() -> S + Send + 'static) -> io::Result<()> {
-        let mut job: Job = Box::new(move || Box::new(work()));
-        // The one that waits for the shortest time: the others may end.
-        while let Some(idle) = self.pop() {
-            match idle.jobs.send(job) {
-                Ok(()) => return Ok(()),
-                // Such a thread is gone, which none is while it is listed.
-                Err(mpsc::SendError(back)) => job = back,
-            }
-        }
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let key = NEXT.fetch_add(1, Ordering::Relaxed);
-        let all = Arc::downgrade(&self.idle);
-        thread::Builder::new().name(format!("run-{key}")).spawn(move || live(key, job, &all)).map(drop)
+    /// So many threads, of which none has been started.
+    pub fn new(most: usize) -> Self {
+        Self { shared: Arc::default(), most: most.max(1) }
     }
 
-    fn pop(&self) -> Option<Idle> {
-        locked(&self.idle).pop()
+    /// Does `job` in a thread, after all that were given before it have begun. It must not panic.
+    ///
+    /// # Errors
+    /// When a thread is needed and cannot be started.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let mut state = locked(&self.shared.state);
+        state.line.push_back(Box::new(job));
+        if state.line.len() <= state.idle || state.all == self.most {
+            drop(state);
+            self.shared.more.notify_one();
+            return Ok(());
+        }
+        let shared = self.shared.clone();
+        let started = thread::Builder::new().name(format!("run-{}", state.all)).spawn(move || live(&shared));
+        match started {
+            Ok(_) => state.all += 1,
+            Err(_) => drop(state.line.pop_back()),
+        }
+        started.map(drop)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        locked(&self.shared.state).closed = true;
+        self.shared.more.notify_all();
     }
 }
 
 /// The life of a thread.
-fn live(key: u64, first: Job, all: &Weak<Mutex<Vec<Idle>>>) {
-    let mut job = first;
-    loop {
-        let say = job();
-        let Some(idle) = all.upgrade() else { return say() };
-        // The list has the only sender, so that a thread ends with it.
-        let (sender, jobs) = mpsc::channel();
-        locked(&idle).push(Idle { key, jobs: sender });
-        drop(idle);
-        say();
-        let Some(next) = next(key, &jobs, all) else { return };
-        job = next;
+fn live(shared: &Shared) {
+    while let Some(job) = next(shared) {
+        job();
     }
 }
 
 /// What there is to do next; nothing for too long is nothing any more.
-fn next(key: u64, jobs: &Receiver<Job>, all: &Weak<Mutex<Vec<Idle>>>) -> Option<Job> {
-    match jobs.recv_timeout(PATIENCE) {
-        Ok(job) => return Some(job),
-        Err(RecvTimeoutError::Disconnected) => return None,
-        Err(RecvTimeoutError::Timeout) => {}
+fn next(shared: &Shared) -> Option<Job> {
+    let mut state = locked(&shared.state);
+    if state.line.is_empty() && !state.closed {
+        state.idle += 1;
+        let nothing = |state: &mut State| state.line.is_empty() && !state.closed;
+        let waited = shared.more.wait_timeout_while(state, PATIENCE, nothing);
+        (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.idle -= 1;
     }
-    let idle = all.upgrade()?;
-    let mut idle = locked(&idle);
-    let listed = idle.iter().position(|one| one.key == key);
-    match listed {
-        Some(place) => {
-            idle.remove(place);
-            None
-        }
-        // Somebody took it just now, and has something to do.
-        None => {
-            drop(idle);
-            jobs.recv().ok()
-        }
+    let next = state.line.pop_front().filter(|_| !state.closed);
+    if next.is_none() {
+        state.all -= 1;
     }
+    next
 }
 
 #[cfg(test)]
 mod tests {
     use std::{
-        collections::BTreeSet,
-        sync::Barrier,
+        collections::HashSet,
+        sync::{Barrier, mpsc},
         thread::{ThreadId, current},
     };
 
     use super::*;
 
     #[test]
-    fn who_hears_of_an_end_finds_the_thread_free() {
-        let threads = Threads::default();
+    fn what_is_in_line_is_begun_in_order_by_who_is_free() {
+        let threads = Threads::new(1);
         let (tell, told) = mpsc::channel();
-        let mut used = BTreeSet::new();
-        for _ in 0..100 {
+        for number in 0..100 {
             let tell = tell.clone();
-            let work = move || {
-                let name = current().name().map(str::to_owned);
-                move || tell.send(name).unwrap()
-            };
-            threads.run(work).unwrap();
-            used.insert(told.recv().unwrap());
+            threads.run(move || tell.send((number, current().id())).unwrap()).unwrap();
         }
-        assert_eq!(used.len(), 1, "{used:?}");
-        assert_eq!(locked(&threads.idle).len(), 1);
+        let all: Vec<(i32, ThreadId)> = told.iter().take(100).collect();
+        assert!(all.iter().map(|(number, _)| *number).eq(0..100));
+        assert_eq!(all.iter().map(|(_, thread)| *thread).collect::<HashSet<_>>().len(), 1);
     }
 
     #[test]
-    fn as_many_threads_as_are_needed_run_at_once() {
-        let threads = Threads::default();
+    fn as_many_as_there_are_slots_run_at_once() {
+        let threads = Threads::new(8);
         let together = Arc::new(Barrier::new(8));
         let (tell, told) = mpsc::channel::<ThreadId>();
         for _ in 0..3 {
@@ -142,30 +140,46 @@ mod tests {
                 let (tell, together) = (tell.clone(), together.clone());
                 let work = move || {
                     together.wait();
-                    move || tell.send(current().id()).unwrap()
+                    tell.send(current().id()).unwrap();
                 };
                 threads.run(work).unwrap();
             }
-            let used: Vec<ThreadId> = told.iter().take(8).collect();
-            assert!((0..8).all(|one| !used[..one].contains(&used[one])));
-            assert_eq!(locked(&threads.idle).len(), 8);
+            let used: HashSet<ThreadId> = told.iter().take(8).collect();
+            assert_eq!(used.len(), 8);
         }
+        assert_eq!(locked(&threads.shared.state).all, 8);
+    }
+
+    #[test]
+    fn one_that_does_not_end_holds_up_nobody_else() {
+        let threads = Threads::new(2);
+        let (release, held) = mpsc::channel::<()>();
+        threads.run(move || held.recv().unwrap()).unwrap();
+        let (tell, told) = mpsc::channel();
+        for number in 0..10 {
+            let tell = tell.clone();
+            threads.run(move || tell.send(number).unwrap()).unwrap();
+        }
+        assert!(told.iter().take(10).eq(0..10));
+        release.send(()).unwrap();
     }
 
     #[test]
     fn threads_end_with_who_had_them() {
-        let threads = Threads::default();
-        let (tell, told) = mpsc::channel();
+        let threads = Threads::new(2);
         let (release, held) = mpsc::channel::<()>();
-        let work = move || {
-            held.recv().unwrap();
-            move || tell.send(()).unwrap()
-        };
-        threads.run(work).unwrap();
-        let idle = Arc::downgrade(&threads.idle);
+        let (tell, told) = mpsc::channel();
+        for work in 0..2 {
+            let tell = tell.clone();
+            threads.run(move || tell.send(work).unwrap()).unwrap();
+        }
+        assert_eq!(told.iter().take(2).count(), 2);
+        threads.run(move || held.recv().unwrap()).unwrap();
+        let shared = Arc::downgrade(&threads.shared);
         drop(threads);
         release.send(()).unwrap();
-        assert_eq!(told.iter().count(), 1);
-        assert!(idle.upgrade().is_none());
+        while shared.strong_count() > 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }

@@ -30,7 +30,7 @@ pub fn noop() -> Brief {
 pub fn runner() -> (Runner, mpsc::Receiver<Event>) {
     let (sender, reports) = mpsc::channel(1024);
     let worker = WorkerId { pod_uid: "0d1f3c2a-0000-4000-8000-000000000000".into(), nonce: 1 };
-    (Runner::new(worker, "node-a".into(), Arc::default(), sender), reports)
+    (Runner::new(worker, "node-a".into(), 2, Arc::default(), sender), reports)
 }
 
 fn assignment(run: u64, target: Target) -> Assignment {
@@ -112,6 +112,25 @@ fn a_stopped_attempt_ends_as_stopped() {
     runner.stop(RunId(1), Stop::Now);
     let ended = std::iter::from_fn(|| reports.blocking_recv()).find(|event| matches!(event, Event::Ended { .. }));
     assert_eq!(end(ended), (RunId(1), Outcome::Stopped));
+}
+
+#[test]
+fn an_attempt_that_is_stopped_in_line_does_not_begin() {
+    let volume = Volume::new(&noise(24 << 20), "8Mi").slow();
+    let (mut runner, mut reports) = runner();
+    runner.configure(&welcome(&volume.brief()));
+    let planned = super::plan(&volume.work(8)).unwrap();
+    runner.use_plan(PlanRef { shards: planned.shards, digest: planned.digest });
+    for index in 0..3 {
+        assert_eq!(runner.start(assignment(u64::from(index) + 1, Target::Shard(index))), None);
+    }
+    runner.stop(RunId(3), Stop::Now);
+    runner.stop(RunId(1), Stop::Now);
+    let mut ended = std::iter::from_fn(|| reports.blocking_recv()).filter(|it| matches!(it, Event::Ended { .. }));
+    assert_eq!(end(ended.next()), (RunId(1), Outcome::Stopped));
+    assert_eq!(end(ended.next()), (RunId(3), Outcome::Stopped));
+    runner.stop(RunId(2), Stop::Now);
+    assert_eq!(end(ended.next()), (RunId(2), Outcome::Stopped));
 }
 
 #[test]

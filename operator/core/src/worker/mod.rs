@@ -105,7 +105,7 @@ pub enum Effect {
     Configure(Box<Welcome>),
     /// Use this plan from now on. Comes before the first `Start` of a shard.
     UsePlan(PlanRef),
-    /// Begin an attempt.
+    /// Begin an attempt once one of the slots is free: those that were started before come first.
     Start(Assignment),
     /// Do this with the block store.
     Blocks(BlockOrder),
@@ -149,6 +149,10 @@ const GRACE_MILLIS: u64 = 1500;
 /// Leases are prefetched for so long ahead, and at most so many: what is prefetched is lost to others for a moment.
 const PREFETCH_MILLIS: u32 = 50;
 const PREFETCH_MOST: u32 = 384;
+
+/// Attempts that are this short have others in line, one for each slot at most: a slot that is free then goes on at once. To
+/// wait until the session has heard of an end costs as much as a short program.
+const LINE_UP_MILLIS: u32 = 10;
 
 /// Results may wait so long for others, to be told together, while there is other work here.
 const GATHER_MILLIS: u64 = 10;
@@ -244,8 +248,9 @@ impl Worker {
             Event::Terminate => self.leave(now, "asked to terminate", &mut effects),
             Event::Flush => self.flush(now, &mut effects),
         }
+        let lined_up = self.runs.prefetch(self.slots, LINE_UP_MILLIS, self.slots);
         while self.leaving.is_none()
-            && let Some((run, grant)) = self.runs.start(now.millis, self.slots)
+            && let Some((run, grant)) = self.runs.start(now.millis, self.slots, lined_up)
         {
             effects.push(Effect::Start(Assignment { run, grant }));
         }
@@ -382,7 +387,7 @@ impl Worker {
         let ahead = self.capacity().saturating_sub(self.slots);
         let waits = self.leaving.is_none()
             && ahead > 0
-            && 2 * self.runs.queued() >= ahead as usize
+            && 2 * self.runs.waiting() >= ahead as usize
             && self.outbox.has_only_results()
             && now < self.gathering.unwrap_or(now).saturating_add(GATHER_MILLIS);
         if waits {

@@ -9,14 +9,15 @@ use hyperflow_api::{
 
 use super::RunId;
 
-/// An attempt that was started.
+/// An attempt that was started, or waits in line for a slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
     pub(super) target: Target,
     /// The lease it goes on under now.
     pub(super) epoch: Epoch,
     pub(super) position: u64,
-    pub(super) since: u64,
+    /// When it got a slot.
+    pub(super) since: Option<u64>,
     /// The lease is fenced: what it says from now on, but for a publish, is of no interest.
     pub(super) fenced: bool,
 }
@@ -69,15 +70,18 @@ impl Runs {
         Accepted::Taken
     }
 
-    /// The next attempt to begin, while there is a free slot. An attempt that is fenced keeps its slot until it ended.
-    pub(super) fn start(&mut self, now: u64, slots: u32) -> Option<(RunId, Grant)> {
-        if self.running.len() >= slots as usize {
+    /// The next attempt to begin, while there is a free slot or a free place in the line of `lined_up` for the next one.
+    /// An attempt that is fenced keeps its slot until it ended.
+    pub(super) fn start(&mut self, now: u64, slots: u32, lined_up: u32) -> Option<(RunId, Grant)> {
+        let (started, slots) = (self.running.len(), slots as usize);
+        if started >= slots + lined_up as usize {
             return None;
         }
         let grant = self.queued.pop_front()?;
         self.last += 1;
         let id = RunId(self.last);
-        let run = Run { target: grant.target, epoch: grant.epoch, position: 0, since: now, fenced: false };
+        let since = (started < slots).then_some(now);
+        let run = Run { target: grant.target, epoch: grant.epoch, position: 0, since, fenced: false };
         self.running.insert(id, run);
         Some((id, grant))
     }
@@ -94,8 +98,12 @@ impl Runs {
 
     pub(super) fn end(&mut self, now: u64, id: RunId) -> Option<Run> {
         let run = self.running.remove(&id)?;
+        let Some(since) = run.since else { return Some(run) };
+        if let Some(next) = self.running.values_mut().find(|next| next.since.is_none()) {
+            next.since = Some(now);
+        }
         if matches!(run.target, Target::Shard(_)) {
-            let micros = now.saturating_sub(run.since) * 1000;
+            let micros = now.saturating_sub(since) * 1000;
             self.mean_micros = Some(self.mean_micros.map_or(micros, |mean| (mean * 7 + micros) / 8));
         }
         Some(run)
@@ -110,9 +118,9 @@ impl Runs {
         Some(id)
     }
 
-    /// How many were not begun.
-    pub(super) fn queued(&self) -> usize {
-        self.queued.len()
+    /// How many have no slot yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.queued.len() + self.running.values().filter(|run| run.since.is_none()).count()
     }
 
     /// Gives up what was not begun.

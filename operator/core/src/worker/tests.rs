@@ -118,3 +118,35 @@ fn what_is_no_result_takes_all_with_it() {
     assert!(process.ends(6, published()).is_empty());
     assert_eq!(process.hears(7, Event::Terminate)[0].facts[0].target, Target::Shard(4));
 }
+
+#[test]
+fn one_for_each_slot_waits_in_line_where_attempts_are_short() {
+    let mut process = with_ahead(40);
+    assert_eq!(process.started.len(), 4, "two run, and two are in line");
+    process.ends(4, published());
+    assert_eq!(process.started.len(), 4);
+    // What waits in line is stopped as what runs, and keeps its place until it says so.
+    let (target, epoch) = (Target::Shard(4), Epoch { takeover: Takeover { term: 1, random: 1 }, sequence: 4 });
+    let revoked = vec![Revoked { target, epoch }];
+    let orders = FromOperator::Orders(Orders { revoked, ..Orders::default() });
+    let effects = process.core.handle(at(4), Event::Heard(orders));
+    assert!(matches!(effects[..], [Effect::Stop { how: Stop::Now, .. }]), "{effects:?}");
+}
+
+#[test]
+fn nothing_waits_in_line_where_attempts_are_long() {
+    let mut process = Process::new();
+    process.granted(0, 0..2);
+    process.ends(30, published());
+    process.ends(30, published());
+    process.granted(30, 2..6);
+    assert_eq!(process.started.len(), 2);
+    // Time in line is not the attempt's.
+    let mut process = with_ahead(40);
+    let begun = |process: &Process| process.core.runs.prefetch(2, PREFETCH_MILLIS, PREFETCH_MOST);
+    for millis in (4..44).step_by(2) {
+        process.ends(millis, published());
+        process.ends(millis, published());
+    }
+    assert_eq!(begun(&process), 50, "each took two milliseconds once it had a slot");
+}

@@ -48,7 +48,10 @@ pub struct Process {
     /// For how long, at most, it heard nobody, by its own clock.
     alone: u64,
     knows_plan: bool,
+    slots: usize,
     attempts: BTreeMap<RunId, Attempt>,
+    /// Those of them that have no slot yet.
+    line: VecDeque<RunId>,
     /// Published, and not acknowledged yet.
     finished: BTreeSet<ShardIndex>,
 }
@@ -71,7 +74,9 @@ impl Process {
             follows: Takeover::default(),
             alone: 0,
             knows_plan: false,
+            slots: slots as usize,
             attempts: BTreeMap::new(),
+            line: VecDeque::new(),
             finished: BTreeSet::new(),
         }
     }
@@ -225,7 +230,12 @@ impl World {
             return Some(Event::Ended { run, outcome: failed(FailureClass::WorkerLost, "PlanUnknown", false) });
         }
         process.attempts.insert(run, attempt);
-        self.at(now + pace, Turn::Work { pod, nonce, run });
+        if process.attempts.len() > process.slots {
+            process.line.push_back(run);
+            self.visit("waited in line");
+        } else {
+            self.at(now + pace, Turn::Work { pod, nonce, run });
+        }
         None
     }
 
@@ -271,7 +281,8 @@ impl World {
             Acted::GoesOn => None,
             Acted::Saved(checkpoint) => Some(Event::Checkpointed { run, checkpoint }),
             Acted::Ends(outcome) => {
-                self.attempt_ended(pod, nonce, run, target, &outcome);
+                self.free_slot(pod, nonce, run);
+                self.attempt_ended(pod, nonce, target, &outcome);
                 return self.process_hears(pod, nonce, Some(Event::Ended { run, outcome }));
             }
             Acted::Kills(word) => return self.process_ends(pod, word, true),
@@ -282,7 +293,7 @@ impl World {
         }
     }
 
-    fn attempt_ended(&mut self, pod: u64, nonce: u64, run: RunId, target: Target, outcome: &Outcome) {
+    fn attempt_ended(&mut self, pod: u64, nonce: u64, target: Target, outcome: &Outcome) {
         if let (Target::Shard(index), Outcome::Published(published)) = (target, outcome) {
             if published.found {
                 self.visit("late publish found");
@@ -315,8 +326,15 @@ impl World {
                 self.machines[machine].points += 250;
             }
         }
-        if let Some(process) = self.process(pod, nonce) {
-            process.attempts.remove(&run);
+    }
+
+    /// An attempt is over, and the first in line begins.
+    fn free_slot(&mut self, pod: u64, nonce: u64, run: RunId) {
+        let Some(process) = self.process(pod, nonce) else { return };
+        process.attempts.remove(&run);
+        if let Some((run, attempt)) = process.line.pop_front().and_then(|run| process.attempts.get_key_value(&run)) {
+            let (run, pace) = (*run, attempt.pace);
+            self.after(pace, Turn::Work { pod, nonce, run });
         }
     }
 

@@ -156,7 +156,8 @@ impl World {
             }
             _ => {}
         }
-        for (attempt, it) in process.attempts.values().enumerate() {
+        // There is one slot: the others wait in line.
+        for (attempt, it) in process.attempts.values().enumerate().take(1) {
             if matches!(it.stage, Stage::Committed { .. }) {
                 actions.push(Action::Report { worker, attempt });
                 continue;
