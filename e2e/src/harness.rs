@@ -35,7 +35,8 @@ pub fn soak() -> bool {
     std::env::var("HYPERFLOW_SOAK").is_ok_and(|value| !["", "0"].contains(&value.as_str()))
 }
 
-/// Runs those whose names contain one of the words given as arguments; how many were kept and broken.
+/// Runs those whose names contain one of the words given as arguments; how many were kept and broken. Which were broken is
+/// said once more in the end, where it is found.
 ///
 /// # Errors
 /// When there is no cluster.
@@ -44,24 +45,38 @@ pub async fn run(promises: &[Promise], words: &[String]) -> Result<(usize, usize
     let chosen = |promise: &&Promise| words.is_empty() || words.iter().any(|word| promise.name.contains(word));
     let (alone, beside): (Vec<Promise>, Vec<Promise>) =
         promises.iter().filter(chosen).copied().partition(|promise| promise.alone);
-    let mut kept: Vec<bool> =
-        stream::iter(beside).map(|promise| keep(&cluster, promise)).buffer_unordered(BESIDE).collect().await;
+    let all = alone.len() + beside.len();
+    let mut broken: Vec<String> = stream::iter(beside)
+        .map(|promise| keep(&cluster, promise))
+        .buffer_unordered(BESIDE)
+        .filter_map(async |broken| broken)
+        .collect()
+        .await;
     for promise in alone {
-        kept.push(keep(&cluster, promise).await);
+        broken.extend(keep(&cluster, promise).await);
     }
-    let passed = kept.iter().filter(|kept| **kept).count();
-    Ok((passed, kept.len() - passed))
+    for line in &broken {
+        println!("broken: {line}");
+    }
+    Ok((all - broken.len(), broken.len()))
 }
 
-async fn keep(cluster: &Cluster, promise: Promise) -> bool {
+/// The name of a promise that is broken, and why.
+async fn keep(cluster: &Cluster, promise: Promise) -> Option<String> {
     let start = Instant::now();
     let outcome = try_once(cluster, promise).await;
     let seconds = start.elapsed().as_secs_f32();
-    match &outcome {
-        Ok(()) => println!("test {} ... ok ({seconds:.1} s)", promise.name),
-        Err(error) => println!("test {} ... FAILED ({seconds:.1} s)\n{error}", promise.name),
+    match outcome {
+        Ok(()) => {
+            println!("test {} ... ok ({seconds:.1} s)", promise.name);
+            None
+        }
+        Err(error) => {
+            println!("test {} ... FAILED ({seconds:.1} s)\n{error}", promise.name);
+            let first: String = error.to_string().lines().next().unwrap_or_default().chars().take(300).collect();
+            Some(format!("{}: {first}", promise.name))
+        }
     }
-    outcome.is_ok()
 }
 
 async fn try_once(cluster: &Cluster, promise: Promise) -> Result {
