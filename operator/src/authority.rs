@@ -8,8 +8,9 @@ use hyperflow_api::{ids::JobUid, replica::peer_name};
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{Api, Client, api::PostParams};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose::{self, ClientAuth, ServerAuth},
+    IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use time::OffsetDateTime;
 use tonic::transport::Identity;
@@ -154,13 +155,8 @@ impl Authority {
     /// When signing fails.
     pub fn worker(&self, key: &WorkerKey, pod_uid: &str, job: &JobUid) -> Result<String, AuthorityError> {
         let sign = |source| failed("sign a worker's certificate", source);
-        let mut worker = CertificateParams::new([peer_name(pod_uid, job)]).map_err(sign)?;
-        // Nobody reads it, and the whole name is longer than the 64 characters that it may have.
-        worker.distinguished_name = named(pod_uid);
-        worker.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        worker.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        worker.use_authority_key_identifier_extension = true;
-        set_validity(&mut worker, THIRTY_DAYS);
+        // Nobody reads the common name, and the whole name is longer than the 64 characters that it may have.
+        let worker = member(&peer_name(pod_uid, job), pod_uid, &[ServerAuth, ClientAuth]).map_err(sign)?;
         Ok(worker.signed_by(key, &self.issuer).map_err(sign)?.pem())
     }
 
@@ -178,15 +174,25 @@ impl Authority {
     pub fn server(&self, name: &str) -> Result<Identity, AuthorityError> {
         let sign = |source| failed("sign a server certificate", source);
         let key = KeyPair::generate().map_err(|source| failed("make a server key", source))?;
-        let mut server = CertificateParams::new([name.to_owned()]).map_err(sign)?;
-        server.distinguished_name = named(name);
-        server.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        server.use_authority_key_identifier_extension = true;
-        set_validity(&mut server, THIRTY_DAYS);
+        let server = member(name, name, &[ServerAuth]).map_err(sign)?;
         let certificate = server.signed_by(&key, &self.issuer).map_err(sign)?;
         Ok(Identity::from_pem(certificate.pem(), key.serialize_pem()))
     }
+}
+
+/// A certificate of somebody by that name.
+fn member(
+    name: &str,
+    common_name: &str,
+    usages: &[ExtendedKeyUsagePurpose],
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut member = CertificateParams::new([name.to_owned()])?;
+    member.distinguished_name = named(common_name);
+    member.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    member.extended_key_usages = usages.to_vec();
+    member.use_authority_key_identifier_extension = true;
+    set_validity(&mut member, THIRTY_DAYS);
+    Ok(member)
 }
 
 fn new_authority() -> Result<(String, KeyPair), AuthorityError> {

@@ -9,6 +9,9 @@ use hyperflow_core::coordinator::Limits;
 
 pub use self::volume::BlocksVolume;
 
+/// Where workers serve blocks to each other.
+pub const BLOCKS_PORT: u16 = 7701;
+
 /// What the program is asked to do.
 #[derive(Clone, Debug)]
 pub enum Request {
@@ -109,7 +112,7 @@ pub struct Settings {
     #[arg(long, env = "HYPERFLOW_LEADER_LEASE_SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(3..=300))]
     pub leader_lease_seconds: u16,
     /// Port of /healthz, /readyz and /metrics in worker pods.
-    #[arg(long, env = "HYPERFLOW_WORKER_HTTP_PORT", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1024..))]
+    #[arg(long, env = "HYPERFLOW_WORKER_HTTP_PORT", default_value_t = 8080, value_parser = worker_port)]
     pub worker_http_port: u16,
     /// Volume in every pod that keeps blocks, unless its ShardJob names another: a Kubernetes volume source as JSON, such
     /// as {"persistentVolumeClaim":{"claimName":"blocks"}}. Default: an emptyDir, which is lost with its pod.
@@ -155,6 +158,17 @@ impl Settings {
     }
 }
 
+/// A port of worker pods, which run without root and serve blocks on a port of their own.
+fn worker_port(text: &str) -> Result<u16, String> {
+    let wanted = || format!("must be a port from 1024 to 65535, and is '{text}'");
+    let port: u16 = text.parse().map_err(|_| wanted())?;
+    match port {
+        0..1024 => Err(wanted()),
+        BLOCKS_PORT => Err(format!("{BLOCKS_PORT} is where workers serve blocks: choose another")),
+        port => Ok(port),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +190,17 @@ mod tests {
         assert!(read(r#"--blocks-volume={"emptyDir":{}}"#).is_ok());
         let error = read(r#"--blocks-volume={"hostpath":{}}"#).unwrap_err().to_string();
         assert!(error.contains("--blocks-volume") && error.contains("'hostpath' is no volume source"), "{error}");
+    }
+
+    #[test]
+    fn a_port_of_workers_is_one_they_may_use() {
+        let args = ["hyperflow-operator", "--namespace", "s", "--pod-name", "p", "--worker-image", "w:1"];
+        let read = |port| Request::read(args.into_iter().chain(["--worker-http-port", port]));
+        assert!(read("1024").is_ok() && read("65535").is_ok());
+        for (port, why) in [("7701", "where workers serve blocks"), ("80", "from 1024"), ("65536", "from 1024")] {
+            let error = read(port).unwrap_err().to_string();
+            assert!(error.contains("--worker-http-port") && error.contains(why), "{error}");
+        }
     }
 
     #[test]

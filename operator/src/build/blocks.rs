@@ -4,14 +4,12 @@ use hyperflow_api::quantity::Quantity as Amount;
 use k8s_openapi::api::core::v1::{ContainerPort, EmptyDirVolumeSource, EnvVar, Volume, VolumeMount};
 
 use super::{Owner, field, fixed::mount, user_volume, value};
-use crate::settings::Settings;
+use crate::settings::{BLOCKS_PORT, Settings};
 
 /// Where the volume is in a worker.
 const DIRECTORY: &str = "/hyperflow/blocks";
 /// The volume, if it is none of the user's.
 const VOLUME: &str = "hyperflow-blocks";
-/// Where blocks are served.
-const PORT: i32 = 7701;
 const PORT_NAME: &str = "blocks";
 
 /// The volume, if it is not one that the pod has anyway: the administrator's, or else one that goes with the pod.
@@ -35,7 +33,7 @@ pub fn mounted(owner: &Owner<'_>) -> Option<VolumeMount> {
 /// Where other workers read.
 pub fn port(owner: &Owner<'_>) -> Option<ContainerPort> {
     owner.spec.blocks.as_ref()?;
-    Some(ContainerPort { name: Some(PORT_NAME.into()), container_port: PORT, ..ContainerPort::default() })
+    Some(ContainerPort { name: Some(PORT_NAME.into()), container_port: BLOCKS_PORT.into(), ..ContainerPort::default() })
 }
 
 /// What the worker is told of it.
@@ -45,7 +43,7 @@ pub fn environment(owner: &Owner<'_>, settings: &Settings) -> Vec<EnvVar> {
     let limit = limit.map(|bytes| value("HYPERFLOW_BLOCKS_LIMIT", bytes.to_string()));
     [
         value("HYPERFLOW_BLOCKS_DIR", DIRECTORY.into()),
-        value("HYPERFLOW_BLOCKS_LISTEN", format!("0.0.0.0:{PORT}")),
+        value("HYPERFLOW_BLOCKS_LISTEN", format!("0.0.0.0:{BLOCKS_PORT}")),
         field("HYPERFLOW_POD_IP", "status.podIP"),
         value("HYPERFLOW_BLOCKS_PERSISTENT", is_persistent(owner, settings).to_string()),
         value("HYPERFLOW_BLOCKS_RATE", settings.blocks_bytes_per_second.to_string()),

@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::FileExt,
     path::PathBuf,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
@@ -95,6 +95,10 @@ impl Ground {
     }
 
     fn pod(&self, uid: &'static str, limit: Option<u64>) -> Pod {
+        self.pod_with(uid, limit, 0)
+    }
+
+    fn pod_with(&self, uid: &'static str, limit: Option<u64>, rate: u64) -> Pod {
         let disk = tempfile::tempdir().unwrap();
         let settings = BlockSettings {
             blocks_dir: Some(disk.path().into()),
@@ -102,7 +106,7 @@ impl Ground {
             pod_ip: Some("127.0.0.1".parse().unwrap()),
             blocks_persistent: true,
             blocks_limit: limit,
-            blocks_rate: 0,
+            blocks_rate: rate,
         };
         let (sender, events) = mpsc::channel(1024);
         let me = WorkerId { pod_uid: uid.into(), nonce: 1 };
@@ -279,6 +283,49 @@ fn a_block_comes_from_a_peer_for_a_load_and_for_a_task() {
     assert_eq!(fs::read(ground.volume.path("out/part-000001")).unwrap(), &noise(8192)[4096..]);
     assert_eq!((two.read("peer"), two.read("local"), two.read("source")), (4096, 0, 0));
     assert!(two.temporary().is_empty() && !two.path(1).exists(), "it is not kept");
+}
+
+#[test]
+fn copies_keep_to_their_rate_and_no_task_waits_for_it() {
+    let ground = two_shards();
+    // A block in two seconds.
+    let (mut one, mut two) = (ground.pod(ONE, None), ground.pod_with(TWO, None, 2048));
+    one.load_all(2);
+    let (first, second) = (ground.grant(TWO, 0, unix() + 60), ground.grant(TWO, 1, unix() + 60));
+    two.load(0, vec![one.peer()], false, first);
+    let began = Instant::now();
+    assert_eq!(two.ask(1, &one, &second), Ok(()));
+    assert!(began.elapsed() < Duration::from_millis(1500), "a task waited for {:?}", began.elapsed());
+    let told = two.load(1, vec![one.peer()], false, second);
+    assert_eq!((told.ended[0].from_peers, &told.ended[0].trouble), (4096, &None));
+    assert!(began.elapsed() >= Duration::from_millis(1800), "copied after {:?}", began.elapsed());
+}
+
+#[test]
+fn programs_get_files_and_directories_as_they_were_planned() {
+    for (input, files_per_shard, script, results) in [
+        ("File", 1, "cat $HYPERFLOW_INPUT", &["one\n", "second\n"][..]),
+        ("Directory", 5, "cd $HYPERFLOW_INPUT; cat data deep/b", &["one\nsecond\n"]),
+    ] {
+        let mut volume = Volume::new(b"one\n", "4Ki");
+        fs::create_dir(volume.path("in/deep")).unwrap();
+        fs::write(volume.path("in/deep/b"), "second\n").unwrap();
+        let url = format!("file://{}/", volume.path("in").display());
+        volume.spec["source"] = json!({"files": {"url": url, "boundary": "File", "filesPerShard": files_per_shard}});
+        let command = ["sh", "-c", script];
+        let exec = json!({"image": "registry.example/tool:1", "command": command, "input": input, "output": "Stdout"});
+        volume.spec["task"] = json!({"exec": exec});
+        let ground = Ground::new(volume);
+        let mut pod = ground.pod(ONE, None);
+        pod.load_all(u32::try_from(results.len()).unwrap());
+        fs::remove_dir_all(ground.volume.path("in")).unwrap();
+        for (index, result) in (0..).zip(results) {
+            run(&pod.work, index, 10 + u64::from(index), None).unwrap();
+            let made = fs::read_to_string(ground.volume.path(&format!("out/part-{index:06}"))).unwrap();
+            assert_eq!(made, *result, "{input}");
+        }
+        assert_eq!(pod.read("source"), 0);
+    }
 }
 
 #[test]
