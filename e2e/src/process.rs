@@ -27,6 +27,15 @@ pub fn resident(pod: &Pod) -> Result<u64> {
     of(pod)?.into_iter().map(resident_of).sum()
 }
 
+/// The network that a pod's containers are in.
+///
+/// # Errors
+/// When there is no process of it.
+pub fn network(pod: &Pod) -> Result<fs::File> {
+    let pid = of(pod)?.into_iter().next().ok_or("a pod without processes")?;
+    Ok(fs::File::open(format!("/proc/{pid}/ns/net"))?)
+}
+
 /// A process is in the control group that bears its container's ID.
 fn of(pod: &Pod) -> Result<Vec<u32>> {
     let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());

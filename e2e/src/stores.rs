@@ -199,6 +199,14 @@ impl Moved {
     }
 }
 
+/// Bytes that were put into stores between two looks, by node. The worker of the node that came back is another process, and
+/// counts from nothing.
+#[must_use]
+pub fn loaded_since(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>, came_back: &str) -> f64 {
+    let earlier = |node: &String| if node == came_back { 0.0 } else { before.get(node).copied().unwrap_or(0.0) };
+    after.iter().map(|(node, bytes)| bytes - earlier(node)).sum()
+}
+
 /// The nodes that have blocks of each shard.
 #[must_use]
 pub fn nodes_of(replicas: &[Replica], without: &[String]) -> BTreeMap<u32, BTreeSet<String>> {

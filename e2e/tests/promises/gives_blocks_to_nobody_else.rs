@@ -1,17 +1,19 @@
-//! Who is no worker of the job gets no block of it: without a certificate, with one that nobody knows, with one of another
-//! job's worker, and a worker of the job itself without a grant of the operator.
+//! A pod of another namespace gets no block of a job: without a certificate, with one that nobody knows, with one of another
+//! job's worker, and with one of the job's own worker but no grant of the operator.
 
-use std::time::Duration;
+use std::{net::UdpSocket, os::fd::AsFd, thread, time::Duration};
 
 use hyperflow_api::{
     ids::JobUid,
     replica::peer_name,
     wire::proto::{FetchBlock, blocks_client::BlocksClient},
 };
-use hyperflow_e2e::{Result, cluster::Place, ensure};
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt};
+use hyperflow_e2e::{Result, cluster::Place, ensure, process};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::{Api, ResourceExt, api::PostParams};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::json;
 use tonic::{
     Code, Status,
     transport::{Certificate, ClientTlsConfig, Endpoint, Identity},
@@ -56,23 +58,91 @@ pub async fn keeps(place: &Place) -> Result {
     };
     let name = peer_name(&pod, &uid);
     let tls = || ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&authority)).domain_name(&name);
-    let ask = async |tls: ClientTlsConfig| fetch(&address, tls, wanted.clone()).await;
-
-    let got = ask(tls()).await?;
-    ensure(!matches!(got, Got::Bytes), || format!("without a certificate: {got:?}"))?;
     let (own, own_key) = self_signed(&name)?;
-    let got = ask(tls().identity(Identity::from_pem(own, own_key))).await?;
-    ensure(!matches!(got, Got::Bytes), || format!("with a certificate of its own making: {got:?}"))?;
     let other = peer_name(&pod, &JobUid("11111111-2222-3333-4444-555555555555".into()));
-    let got = ask(tls().identity(signed(&authority, &key, &other)?)).await?;
+    let faces = vec![
+        tls(),
+        tls().identity(Identity::from_pem(own, own_key)),
+        tls().identity(signed(&authority, &key, &other)?),
+        tls().identity(signed(&authority, &key, &name)?),
+    ];
+    let elsewhere = place.cluster.place("stranger").await?;
+    let got = ask_as_stranger(&elsewhere, address, faces, wanted).await;
+    elsewhere.remove().await?;
+    let [without, own, other, without_grant] = &got?[..] else { return Err("not every question was answered".into()) };
+    ensure(!matches!(without, Got::Bytes), || format!("without a certificate: {without:?}"))?;
+    ensure(!matches!(own, Got::Bytes), || format!("with a certificate of its own making: {own:?}"))?;
     let no = |got: &Got| matches!(got, Got::Refused(status) if status.code() == Code::PermissionDenied);
-    ensure(no(&got), || format!("as a worker of another job: {got:?}"))?;
+    ensure(no(other), || format!("as a worker of another job: {other:?}"))?;
     // The way there is right: the worker itself says no, and why.
-    let got = ask(tls().identity(signed(&authority, &key, &name)?)).await?;
-    ensure(no(&got), || format!("without a grant: {got:?}"))?;
-    println!("     refused by name: {got:?}");
+    ensure(no(without_grant), || format!("without a grant: {without_grant:?}"))?;
+    println!("     refused by name: {without_grant:?}");
     open_gate(place)?;
     job.complete(LIMIT).await.map(drop)
+}
+
+/// Asks with each of these faces from a pod in that namespace, which has nothing to do with the job.
+async fn ask_as_stranger(
+    place: &Place,
+    address: String,
+    faces: Vec<ClientTlsConfig>,
+    wanted: FetchBlock,
+) -> Result<Vec<Got>> {
+    let pod = stranger(place).await?;
+    let network = process::network(&pod)?;
+    let own = pod.status.and_then(|status| status.pod_ip).ok_or("a stranger without address")?;
+    // A thread can go into the pod's network, and must not come back to serve others.
+    let asked = thread::spawn(move || -> Result<Vec<Got>> {
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let probe = UdpSocket::bind("0.0.0.0:0")?;
+        probe.connect((&*address, PORT))?;
+        let from = probe.local_addr()?.ip().to_string();
+        ensure(from == own, || format!("asked from {from}, and not from the pod's {own}"))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut got = Vec::new();
+            for face in faces {
+                got.push(fetch(&address, face, wanted.clone()).await?);
+            }
+            Ok(got)
+        })
+    });
+    tokio::task::spawn_blocking(move || asked.join()).await?.map_err(|_| "the stranger's thread panicked")?
+}
+
+/// A pod that runs.
+async fn stranger(place: &Place) -> Result<Pod> {
+    let restricted = json!({
+        "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true,
+        "seccompProfile": {"type": "RuntimeDefault"}
+    });
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stranger"},
+        "spec": {
+            "securityContext": {"runAsUser": 65_532}, "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "pause", "image": "hyperflow.dev/pause:1", "imagePullPolicy": "IfNotPresent",
+                "securityContext": restricted
+            }]
+        }
+    });
+    let pods: Api<Pod> = Api::namespaced(place.cluster.client.clone(), &place.namespace);
+    pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+    let runs = |pod: &Pod| {
+        pod.status.as_ref().is_some_and(|status| {
+            status.pod_ip.is_some() && status.container_statuses.iter().flatten().any(|container| container.ready)
+        })
+    };
+    let running = async {
+        loop {
+            let pod = pods.get("stranger").await?;
+            if runs(&pod) {
+                return Ok(pod);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, running).await.map_err(|_| "the stranger's pod does not run")?
 }
 
 async fn fetch(address: &str, tls: ClientTlsConfig, wanted: FetchBlock) -> Result<Got> {

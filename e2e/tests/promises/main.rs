@@ -14,6 +14,7 @@ mod gives_blocks_to_nobody_else;
 mod goes_on_from_results;
 mod goes_when_its_time_is_over;
 mod heals_flipped_bits;
+mod keeps_blocks_beyond_pods;
 mod keeps_checksums;
 mod keeps_copies_of_the_input;
 mod keeps_status_small;
@@ -92,6 +93,7 @@ const PROMISES: &[Promise] = &[
     promise!(runs_again, alone: false),
     promise!(resumes_programs, alone: false),
     promise!(keeps_copies_of_the_input, alone: false),
+    promise!(keeps_blocks_beyond_pods, alone: false),
     promise!(heals_flipped_bits, alone: false),
     promise!(notices_changed_input, alone: false),
     promise!(survives_full_block_store, alone: false),

@@ -10,7 +10,7 @@ use hyperflow_e2e::{
     fault::finally,
     job::Job,
     oracle,
-    stores::{Moved, Replica, nodes_of},
+    stores::{Moved, Replica, loaded_since, nodes_of},
 };
 
 use super::{gated, open_gate};
@@ -60,10 +60,7 @@ pub async fn keeps(place: &Place) -> Result {
     tokio::time::timeout(LIMIT, fresh).await.map_err(|_| "not every block has two good copies again")??;
     // Whatever else is on its way gets the time to arrive.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let after = place.loaded_by_node().await?;
-    // The worker of the node is another process now, and counts from nothing.
-    let earlier = |name: &String| if *name == node { 0.0 } else { before.get(name).copied().unwrap_or(0.0) };
-    let moved: f64 = after.iter().map(|(name, bytes)| bytes - earlier(name)).sum();
+    let moved = loaded_since(&before, &place.loaded_by_node().await?, &node);
     let stale: u64 = spoiled.iter().map(|replica| replica.bytes).sum();
     println!("     {node} came back with three blocks of {stale} bytes spoiled: {moved} bytes moved");
     ensure(moved >= stale as f64 && moved <= 1.1 * stale as f64, || {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyperflow_api::ShardJobStatus;
-use hyperflow_e2e::{Result, cluster::Place, ensure, fault::finally, job::Job};
+use hyperflow_e2e::{Result, cluster::Place, ensure, fault::finally, job::Job, stores::loaded_since};
 
 use crate::{
     bench::Bench,
@@ -47,10 +47,7 @@ async fn returns(place: &Place) -> Result<(f64, f64, f64)> {
     tokio::time::sleep(CALLS).await;
     job.wait("every group to have its copies", ours::LIMIT, told).await?;
     tokio::time::sleep(CALLS).await;
-    // The worker of the node is another process now, and counts from nothing.
-    let earlier = |name: &String| if *name == node { 0.0 } else { before.get(name).copied().unwrap_or(0.0) };
-    let after = place.loaded_by_node().await?;
-    let moved = after.iter().map(|(name, bytes)| bytes - earlier(name)).sum();
+    let moved = loaded_since(&before, &place.loaded_by_node().await?, &node);
     place.write("go", b"")?;
     job.complete(ours::LIMIT).await?;
     Ok((moved, stale, all))
