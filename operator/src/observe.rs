@@ -28,6 +28,9 @@ const UNSCHEDULABLE: &str = "Unschedulable";
 /// A pod that somebody ends says by this condition who and why.
 const DISRUPTION: &str = "DisruptionTarget";
 
+/// Since 1.35, Kubernetes copies this label of the node to a pod that it binds (admission plugin PodTopologyLabels).
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
 /// The resource, as the core takes it; whether its namespace goes too is not in it. None for an object that was never
 /// stored.
 #[must_use]
@@ -92,6 +95,7 @@ fn pod_seen(pod: &Pod) -> Seen {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        zone: pod.labels().get(ZONE_LABEL).filter(|zone| !zone.is_empty()).cloned(),
         made_of: pod.labels().get(WORKERS_LABEL).cloned(),
         leaving: pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")),
         trouble: status.and_then(trouble),

@@ -6,10 +6,12 @@
 //! | which store has which group, and who is heard | `map.rs` |
 //! | what is done about a copy | `rules.rs` |
 //! | which nodes should have a group | `placement.rs` |
+//! | which nodes are near each other, and how copies are kept apart | `zones.rs` |
 //! | which copies are made next, and from where | `repair.rs` |
 //! | when copies are not made again, for it is the network | `breaker.rs` |
 //! | what the next operator process reads | `notes.rs` |
 //! | all of that together | `keeper.rs` |
+//! | which copies go | `keeper/surplus.rs` |
 //!
 //! A block is a piece of one shard's planned input, at most [`BLOCK_BYTES`] long. A group is the blocks of consecutive
 //! shards, [`GROUPS`] of them in a job: placing single blocks would make the status megabytes, groups keep it at some
@@ -23,6 +25,7 @@ mod notes;
 mod placement;
 mod repair;
 mod rules;
+mod zones;
 
 use hyperflow_api::{ShardJobSpec, exec::InputMode, source::OnChange};
 
@@ -33,6 +36,7 @@ pub(crate) use self::{
     map::{Presence, Store, StoreId},
     notes::Notes,
     repair::Loads,
+    zones::Zones,
 };
 use crate::job::{Refusal, amount, refuse};
 

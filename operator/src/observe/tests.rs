@@ -33,6 +33,7 @@ fn a_pod_of_the_job_is_seen_with_its_node() {
         name: "copy-w0".into(),
         uid: "pod-1".into(),
         node: Some("node-1".into()),
+        zone: None,
         leaving: false,
         trouble: None,
         made_of: None,
@@ -41,6 +42,16 @@ fn a_pod_of_the_job_is_seen_with_its_node() {
         ended: None,
     };
     assert_eq!(pod_seen(&pod), expected);
+}
+
+#[test]
+fn the_zone_of_the_node_is_read_from_the_pod() {
+    let labelled = |zone: &str| pod(|pod| pod["metadata"]["labels"] = json!({"topology.kubernetes.io/zone": zone}));
+    assert_eq!(pod_seen(&labelled("eu-1a")).zone.as_deref(), Some("eu-1a"));
+    assert_eq!(pod_seen(&labelled("")).zone, None, "an empty label says nothing");
+    let mut trimmed = labelled("eu-1a");
+    trim(&mut trimmed);
+    assert_eq!(pod_seen(&trimmed), pod_seen(&labelled("eu-1a")));
 }
 
 #[test]

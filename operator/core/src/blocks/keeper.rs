@@ -1,10 +1,15 @@
 //! Keeps the copies of a job's blocks: looks at what stores have, and says what is to be loaded and dropped.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod surplus;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use hyperflow_api::{
     ids::{JobUid, ShardIndex},
-    replica::{BlockOrder, Dropped, Holdings, Peer, Trouble},
+    replica::{BlockOrder, Holdings, Peer, Trouble},
     status::BlockCounts,
 };
 
@@ -14,7 +19,8 @@ use super::{
     map::{Map, Presence, Store, StoreId},
     notes::Notes,
     repair::{FULL_MILLIS, Loads, Moment, peers},
-    rules::{Case, Copy, Rule, judge},
+    rules::Copy,
+    zones::Zones,
 };
 use crate::{coordinator::Announcement, ranges::RangeSet, shards::Seat};
 
@@ -43,6 +49,8 @@ pub(crate) struct Around<'a> {
     pub(crate) open: BTreeSet<u32>,
     /// Groups that a worker reads just now, with its seat.
     pub(crate) read: BTreeSet<(Seat, u32)>,
+    /// Where nodes are.
+    pub(crate) zones: Arc<Zones>,
 }
 
 /// All that is known and under way of a job's blocks.
@@ -166,6 +174,7 @@ impl Keeper {
         gone: impl Fn(&Store) -> bool,
     ) -> (Vec<(Seat, BlockOrder)>, bool) {
         let now = around.now;
+        self.map.zones = around.zones.clone();
         let mut changed = self.map.refresh(now, around.lost_millis, present, gone) || self.stirred;
         (self.stirred, self.looked) = (false, now);
         let breaker = self.breaker.look(now, around.lease_millis, around.lost_millis, &mut self.map);
@@ -188,6 +197,7 @@ impl Keeper {
 
     /// Who is in session, and nothing else.
     pub(crate) fn meet(&mut self, around: &Around<'_>, present: Vec<Presence>, gone: impl Fn(&Store) -> bool) {
+        self.map.zones = around.zones.clone();
         self.stirred |= self.map.refresh(around.now, around.lost_millis, present, gone);
     }
 
@@ -198,84 +208,6 @@ impl Keeper {
         } else {
             self.tell("ReplicationResumed", format!("{away} of {all} nodes with blocks are away"));
         }
-    }
-
-    /// The rules on copies that are there.
-    fn drop_copies(&mut self, around: &Around<'_>, orders: &mut Vec<(Seat, BlockOrder)>) {
-        let all_told = self.map.all_told();
-        for &group in &around.open {
-            let Some(standing) = self.map.standing(group).cloned() else { continue };
-            // Who loads it may be reading what would go.
-            if self.loads.of_group(group).next().is_some() {
-                continue;
-            }
-            let farthest = self.farthest(group, &standing.readable);
-            for id in &standing.held_by {
-                let Some(store) = self.map.stores.get(id) else { continue };
-                let (Some(held), Some(mate)) = (store.held.get(&group), store.mates.first()) else { continue };
-                let copy = Copy::of(held, self.map.digests.get(&group).copied());
-                let others = standing.readable.iter().filter(|other| *other != id);
-                let others = others.filter_map(|other| self.map.stores.get(other)).filter(|other| other.stays());
-                let elsewhere = others.map(|other| other.node.as_str()).collect::<BTreeSet<_>>().len();
-                let read = store.mates.iter().any(|mate| around.read.contains(&(mate.seat, group)));
-                let (seat, node) = (mate.seat, store.node.clone());
-                let rule = judge(Case {
-                    copy,
-                    some_good: held.good > 0,
-                    leftovers: held.stale > 0 || held.corrupt > 0,
-                    confirmed: store.is_confirmed(&self.map.plan) && !store.dropping.contains_key(&group),
-                    elsewhere,
-                    wanted: self.replicas,
-                    too_few: standing.expected.len() < self.replicas,
-                    farthest: farthest.as_ref() == Some(id) && !read,
-                    all_told,
-                    term_is_stored: around.term_is_stored,
-                });
-                if copy == Copy::Odd && self.odd.insert((group, id.clone())) {
-                    let message =
-                        format!("group {group} has other bytes on node '{node}' than elsewhere: it is not read there");
-                    self.warn("BlockCorrupt", message);
-                }
-                let Rule::Drop(what) = rule else { continue };
-                #[cfg(debug_assertions)]
-                crate::invariants::demand(crate::invariants::enough_copies_stay(
-                    group,
-                    elsewhere + usize::from(copy == Copy::Ready && what == Dropped::Outdated),
-                    self.replicas,
-                ));
-                orders.push((seat, BlockOrder::Drop { group, what }));
-                self.drop_ordered(around.now, id, group, what);
-                // One at a time: the next is judged by what is left.
-                break;
-            }
-        }
-    }
-
-    fn drop_ordered(&mut self, now: u64, id: &StoreId, group: u32, what: Dropped) {
-        let Some(store) = self.map.stores.get_mut(id) else { return };
-        store.dropping.insert(group, now);
-        if what == Dropped::Surplus {
-            store.ready.remove(&group);
-            if let Some(standing) = self.map.standings.get_mut(group as usize) {
-                standing.readable.retain(|other| other != id);
-            }
-        }
-        self.told.retain(|(_, of), (at, _)| {
-            if *of == group {
-                *at = 0;
-            }
-            true
-        });
-    }
-
-    /// Of the copies that may be read, the one to go first: the second on its node, or else the farthest.
-    fn farthest(&self, group: u32, readable: &[StoreId]) -> Option<StoreId> {
-        let mut nodes = BTreeSet::new();
-        let stores = || readable.iter().filter_map(|id| Some((id, self.map.stores.get(id)?)));
-        let second = stores().find(|(_, store)| !nodes.insert(store.node.clone()));
-        let far = |store: &Store| store.distances.get(group as usize).copied().unwrap_or(u64::MAX);
-        let farthest = || stores().max_by_key(|(id, store)| (far(store), (*id).clone()));
-        second.or_else(farthest).map(|(id, _)| id.clone())
     }
 
     fn make_copies(&mut self, around: &Around<'_>, orders: &mut Vec<(Seat, BlockOrder)>) {

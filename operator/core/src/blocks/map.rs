@@ -13,6 +13,7 @@ use hyperflow_api::{
 use super::{
     placement::{distance, weight},
     rules::Copy,
+    zones::Zones,
 };
 use crate::{coordinator::SessionId, shards::Seat};
 
@@ -156,6 +157,7 @@ pub(crate) struct Map {
     /// Of whole copies, by group.
     pub(super) digests: BTreeMap<u32, u64>,
     pub(super) standings: Vec<Standing>,
+    pub(super) zones: Arc<Zones>,
 }
 
 impl Map {

@@ -3,11 +3,17 @@
 //! First what has one copy left, then what lost some, then what never had them all, in the order of groups: that is the
 //! order in which shards are leased.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use hyperflow_api::replica::{BlockOrder, LoadEnd, Peer, Trouble};
 
-use super::map::{Map, Standing, Store, StoreId};
+use super::{
+    map::{Map, Standing, Store, StoreId},
+    zones::Nearness,
+};
 use crate::{coordinator::SessionId, shards::Seat};
 
 /// Loads that one store gets at a time; and while it is filled for the first time.
@@ -154,9 +160,11 @@ impl Loads {
             if missing == 0 || nodes.contains(&store.node) {
                 continue;
             }
-            let from = self.sources(map, standing, &store.node);
             let most = if urgent { OUTGOING_URGENT } else { OUTGOING };
             let free = |id: &StoreId| self.outgoing.get(id).is_none_or(|count| *count < most);
+            let mut from = self.sources(map, standing, &store.node);
+            // A near one that is busy is no reason to wait.
+            from.sort_by_key(|id| !free(id));
             if !from_source && !from.first().is_some_and(free) {
                 break;
             }
@@ -179,7 +187,8 @@ impl Loads {
         missing
     }
 
-    /// Stores for another copy, best first: those that have some of it, for less moves, then the nearest.
+    /// Stores for more copies, best first: those in zones without one, then those that have some of it, for less moves,
+    /// then the nearest.
     fn targets(
         &self,
         moment: &Moment,
@@ -202,24 +211,24 @@ impl Loads {
                 && !rests
                 && !store.dropping.contains_key(&group)
         };
-        let rank = |id: &StoreId, store: &Store| {
-            // What is old or damaged there had its place there, and may have it again.
-            let some = store.held.get(&group).is_some_and(|held| held.good + held.stale + held.corrupt > 0);
-            (!some, store.distances.get(group as usize).copied().unwrap_or(u64::MAX), id.clone())
-        };
-        let mut all: Vec<_> = map.stores.iter().filter(fit).map(|(id, store)| rank(id, store)).collect();
-        all.sort_unstable();
+        // What is old or damaged there had its place there, and may have it again.
+        let some = |store: &Store| store.held.get(&group).is_some_and(|held| held.good + held.stale + held.corrupt > 0);
+        let far = |store: &Store| store.distances.get(group as usize).copied().unwrap_or(u64::MAX);
+        let mut all: Vec<_> = map.stores.iter().filter(fit).collect();
+        all.sort_by_key(|(id, store)| (!some(store), far(store), *id));
+        let all = all.into_iter().map(|(id, store)| (id, store.node.as_str())).collect();
         // The owners are asked, or nobody: a busy owner is waited for.
         let missing = moment.replicas.saturating_sub(nodes.len());
-        let idle = |id: &StoreId| self.incoming.get(id).is_none_or(|count| *count < most);
-        all.into_iter().map(|(_, _, id)| id).take(missing).filter(idle).collect()
+        let idle = |id: &&StoreId| self.incoming.get(*id).is_none_or(|count| *count < most);
+        map.zones.choose(all, nodes, missing).into_iter().filter(idle).cloned().collect()
     }
 
-    /// Stores to read a group from, best first: on the same node, then those that serve the fewest.
+    /// Stores to read a group from, best first: on the same node, in its zone, then elsewhere, and of each those that serve
+    /// the fewest.
     pub(super) fn sources(&self, map: &Map, standing: &Standing, node: &str) -> Vec<StoreId> {
         let rank = |id: &StoreId| {
-            let there = map.stores.get(id).is_some_and(|store| store.node == node);
-            (!there, self.outgoing.get(id).copied().unwrap_or(0), id.clone())
+            let near = map.stores.get(id).map_or(Nearness::Apart, |store| map.zones.between(&store.node, node));
+            (Reverse(near), self.outgoing.get(id).copied().unwrap_or(0), id.clone())
         };
         let mut all: Vec<_> = standing.readable.iter().map(rank).collect();
         all.sort_unstable();

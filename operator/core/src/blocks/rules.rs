@@ -5,7 +5,7 @@
 //! | by another plan, or nothing yet | | postpone: not counted, nothing deleted |
 //! | whole, of the recorded digest | not more copies than wanted | count it |
 //! | the same, and old or damaged replicas beside it | enough confirmed | drop those |
-//! | the same | more confirmed than wanted, it is the farthest, and every store in session has told | drop it |
+//! | the same | more confirmed than wanted, it is the first to go, and every store in session has told | drop it |
 //! | whole, of another digest | enough confirmed elsewhere | drop it; until then keep it, uncounted |
 //! | old, damaged or incomplete | too few copies | load: only what differs moves |
 //! | old or damaged, and nothing good | enough confirmed elsewhere | drop the old and the damaged |
@@ -65,7 +65,7 @@ pub(crate) struct Case {
     pub(crate) wanted: usize,
     /// Fewer copies are known, or are being made, than wanted.
     pub(crate) too_few: bool,
-    /// Of all confirmed whole copies it is the farthest by rendezvous, or the second one on its node.
+    /// Of all confirmed whole copies it is the farthest by rendezvous; the second ones on a node or in a zone come first.
     pub(crate) farthest: bool,
     /// Every store in session has told what it has.
     pub(crate) all_told: bool,

@@ -100,6 +100,7 @@ impl Coordinator {
             desired: self.desired(),
             open: if orders { self.open_groups() } else { BTreeSet::new() },
             read: if orders { self.groups_read() } else { BTreeSet::new() },
+            zones: self.nodes.zones.clone(),
         };
         let gone = |store: &Store| {
             let pod = store.pod.as_deref().filter(|_| !store.persistent);

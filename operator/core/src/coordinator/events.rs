@@ -61,6 +61,8 @@ pub struct Pod {
     pub uid: String,
     /// The node it is bound to.
     pub node: Option<String>,
+    /// The zone of that node, if the pod says so.
+    pub zone: Option<String>,
     /// Digest of what it was made of, if it says so: see [`super::workers_digest`].
     pub made_of: Option<String>,
     /// It is being deleted, or has ended for good.

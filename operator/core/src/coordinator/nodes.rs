@@ -1,9 +1,12 @@
 //! Nodes: which take new leases, and which have failed too often.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::{Coordinator, Effect, Node};
-use crate::{Now, causes::Cause};
+use super::{Coordinator, Effect, Node, Pod};
+use crate::{Now, blocks::Zones, causes::Cause};
 
 /// What a lost worker and a failed attempt add to the score of their node.
 pub(super) const LOSS: u64 = 1000;
@@ -31,12 +34,14 @@ impl Score {
     }
 }
 
-/// What is known of nodes: by the cluster, and by how shards fared there.
+/// What is known of nodes: by the cluster, by the pods on them, and by how shards fared there.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Nodes {
     /// None until the cluster has told: where nodes may not be read, every one is taken to be sound.
     seen: Option<BTreeMap<String, Node>>,
     scores: BTreeMap<String, Score>,
+    /// Where they are.
+    pub(super) zones: Arc<Zones>,
 }
 
 impl Nodes {
@@ -60,6 +65,15 @@ impl Nodes {
         self.unfit(name)
             .filter(|reason| matches!(*reason, "NodeDeleted" | "NodeNotReady"))
             .map(|reason| Cause::of_node(reason, name))
+    }
+
+    /// Pods say in which zones their nodes are: that needs no right to read nodes.
+    pub(super) fn learn_zones<'a>(&mut self, pods: impl Iterator<Item = &'a Pod>) {
+        for pod in pods {
+            if let (Some(node), Some(zone)) = (&pod.node, &pod.zone) {
+                Arc::make_mut(&mut self.zones).learn(node, zone);
+            }
+        }
     }
 
     /// Something failed on a node.

@@ -123,6 +123,7 @@ impl Coordinator {
         let before: Vec<Pod> = std::mem::replace(&mut self.pool.pods, pods).into_values().collect();
         self.pool.seen = true;
         self.pool.note_starting(now.millis);
+        self.nodes.learn_zones(self.pool.pods());
         // All that was asked for is there.
         if self.pool.expected.is_empty() {
             self.pool.refused = None;

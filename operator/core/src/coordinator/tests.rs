@@ -126,6 +126,7 @@ fn pod(uid: &str) -> Pod {
         name: uid.into(),
         uid: uid.into(),
         node: Some("node-1".into()),
+        zone: None,
         leaving: false,
         trouble: None,
         made_of: None,

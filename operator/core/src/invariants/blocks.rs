@@ -23,3 +23,16 @@ pub(crate) fn reservations_add_up(loads: &Loads) -> Result<(), Broken> {
         format!("{:?} are reserved, {counted:?} are under way", loads.reserved())
     })
 }
+
+/// I38. Of the zones that copies of a group are in, as many keep one as copies are wanted when replicas are dropped by our
+/// order.
+///
+/// # Errors
+/// When fewer do, and there were more.
+pub fn copies_stay_apart(group: u32, left: usize, before: usize, wanted: usize) -> Result<(), Broken> {
+    hold("I38 copies stay apart", left >= before.min(wanted), || {
+        format!(
+            "replicas of group {group} are dropped, and of {before} zones with copies {left} are left, of {wanted} wanted"
+        )
+    })
+}

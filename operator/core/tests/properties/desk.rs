@@ -124,6 +124,7 @@ impl Desk {
             name,
             uid,
             node,
+            zone: None,
             leaving: false,
             trouble: None,
             made_of: None,

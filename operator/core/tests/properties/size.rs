@@ -81,6 +81,7 @@ fn pod(number: u32, node_letters: usize) -> Pod {
         name: uid(number),
         uid: uid(number),
         node: Some(format!("{number:0node_letters$}")),
+        zone: None,
         leaving: false,
         trouble: None,
         made_of: None,

@@ -107,6 +107,7 @@ impl World {
             name: pod.name.clone(),
             uid: pod.uid.clone(),
             node: pod.machine.map(|machine| self.machines[machine].name.clone()),
+            zone: pod.machine.and_then(|machine| self.scenario.zone_of(machine)),
             leaving: pod.deleting,
             trouble: None,
             made_of: Some(pod.made_of.clone()),

@@ -64,6 +64,9 @@ pub struct Scenario {
     /// Blocks lie on the machines, or else go with the pods.
     #[serde(default)]
     pub disks_stay: bool,
+    /// Machines are in so many zones. None: it is not known.
+    #[serde(default)]
+    pub zones: Option<u32>,
     /// And another one when it has ended.
     #[serde(default)]
     pub rerun_at_end: bool,
@@ -125,6 +128,7 @@ impl Scenario {
             rerun_at_end: false,
             blocks: None,
             disks_stay: false,
+            zones: None,
             speculation,
             finally: copies && other.once_in(4),
         };
@@ -137,9 +141,15 @@ impl Scenario {
             drawn.disks_stay = other.once_in(2);
             drawn.machines = 3 + other.below(2);
             drawn.parallelism = drawn.parallelism.max(3);
+            drawn.zones = other.once_in(2).then_some(2);
         }
         drawn
     }
+
+    pub fn zone_of(&self, machine: usize) -> Option<String> {
+        self.zones.map(|zones| format!("zone-{}", machine % zones as usize))
+    }
+
     /// Rules, shards that may fail, a program that cannot succeed, and other runs.
     fn draw_policy(&mut self, chance: &mut Chance) {
         self.rerun_at = chance.once_in(6).then(|| 500 + chance.below(8000));

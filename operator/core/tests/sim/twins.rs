@@ -127,6 +127,7 @@ fn one_of_ten_is_slow(seed: u64, speculation: bool) -> Run {
         rerun_at_end: false,
         blocks: None,
         disks_stay: false,
+        zones: None,
     };
     Run { seed, scenario, faults: Vec::new() }
 }

@@ -183,6 +183,7 @@ fn pods() -> Vec<Pod> {
         name: pod_uid(worker),
         uid: pod_uid(worker),
         node: None,
+        zone: None,
         leaving: false,
         trouble: None,
         made_of: None,

@@ -4,6 +4,8 @@ use hyperflow_api::replica::{BlockOrder, Dropped, GroupHeld, Holdings, Host, Loa
 
 use super::*;
 
+mod zones;
+
 const PLAN: &str = "blake3:plan";
 const SHARDS: u32 = 8;
 
