@@ -45,6 +45,25 @@ impl Cluster {
         Ok(nodes.iter().map(ResourceExt::name_any).collect())
     }
 
+    /// What each node has for a label.
+    ///
+    /// # Errors
+    /// When the API server does not answer.
+    pub async fn labels(&self, key: &str) -> Result<BTreeMap<String, Option<String>>> {
+        let nodes = Api::<Node>::all(self.client.clone()).list(&ListParams::default()).await?;
+        Ok(nodes.iter().map(|node| (node.name_any(), node.labels().get(key).cloned())).collect())
+    }
+
+    /// Sets a label of a node, or takes it away.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub async fn label(&self, node: &str, key: &str, value: Option<&str>) -> Result {
+        let patch = Patch::Merge(json!({"metadata": {"labels": {key: value}}}));
+        Api::<Node>::all(self.client.clone()).patch(node, &PatchParams::default(), &patch).await?;
+        Ok(())
+    }
+
     /// The operator that holds the Lease, if it is there.
     ///
     /// # Errors

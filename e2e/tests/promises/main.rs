@@ -36,6 +36,7 @@ mod runs_the_examples;
 mod says_why_no_worker_runs;
 mod scales_while_running;
 mod serves_one_namespace;
+mod spreads_copies_over_zones;
 mod survives_all_killed;
 mod survives_api_outage;
 mod survives_bad_programs;
@@ -138,6 +139,7 @@ const PROMISES: &[Promise] = &[
     promise!(copies_blocks_again, alone: true),
     promise!(refreshes_only_stale_blocks, alone: true),
     promise!(pauses_copying_without_most_nodes, alone: true),
+    promise!(spreads_copies_over_zones, alone: true),
     // Last: what the cluster knows goes back, of everything.
     promise!(survives_restored_etcd, alone: true),
 ];
