@@ -339,9 +339,12 @@ impl Keeper {
         !stores().any(here) && stores().any(|store| store.mates.iter().any(|mate| mate.fit))
     }
 
-    /// What a pod's store has: groups that nobody else can give, and all.
-    pub(crate) fn held_by_pod(&self, pod: &str) -> (usize, usize) {
-        let Some((id, store)) = self.map.stores.iter().find(|(_, store)| store.pod.as_deref() == Some(pod)) else {
+    /// What a pod's store has: groups that nobody else can give, and all. A pod that has not called yet is taken for whom the
+    /// operator before this one knew on its node.
+    pub(crate) fn held_by_pod(&self, pod: &str, node: Option<&str>) -> (usize, usize) {
+        let by_name = self.map.stores.iter().find(|(_, store)| store.pod.as_deref() == Some(pod));
+        let noted = |store: &Store| store.pod.is_none() && node == Some(&*store.node);
+        let Some((id, store)) = by_name.or_else(|| self.map.stores.iter().find(|(_, store)| noted(store))) else {
             return (0, 0);
         };
         // What it said last, though it may not be heard now: a pod whose node is back calls only after a while.

@@ -253,7 +253,8 @@ impl Coordinator {
             worker.map_or((false, 0), |worker| (worker.session.is_some(), worker.held.len()))
         };
         // What only one pod has goes last (P30).
-        pods.sort_by_cached_key(|pod| (self.blocks.held_by_pod(&pod.uid), busy(&pod.uid), pod.name.clone()));
+        let has = |pod: &Pod| self.blocks.held_by_pod(&pod.uid, pod.node.as_deref());
+        pods.sort_by_cached_key(|pod| (has(pod), busy(&pod.uid), pod.name.clone()));
         let keep = self.verdict == Some(Verdict::Deleted) && self.conclusion.is_none();
         let count = match (keep, ending) {
             // One of them may have to sweep.

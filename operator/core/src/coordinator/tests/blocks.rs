@@ -284,7 +284,7 @@ fn copies_of_a_silent_store_are_made_again_when_it_is_lost_and_the_surplus_goes_
 #[test]
 fn a_pod_whose_node_was_lost_counts_for_what_it_has() {
     let mut blocks = Blocks::filled(2);
-    let of = |blocks: &Blocks, number: u64| blocks.desk.coordinator.blocks.held_by_pod(&format!("pod-{number}"));
+    let of = |blocks: &Blocks, number: u64| blocks.desk.coordinator.blocks.held_by_pod(&format!("pod-{number}"), None);
     let before = (of(&blocks, 2), of(&blocks, 3));
     assert!(before.0.1 > 0 && before.1.1 > 0 && of(&blocks, 4) == (0, 0));
     blocks.leaves(2);
@@ -463,6 +463,8 @@ fn the_next_operator_knows_who_had_what_and_makes_no_copy_before_it_has_heard() 
     next.desk.store();
     next.desk.handle(Event::NodesSeen((1..=4).map(node).collect()));
     next.desk.handle(Event::PodsSeen((1..=4).map(pod_on).collect()));
+    let has = |number: u64| next.desk.coordinator.blocks.held_by_pod("new", pod_on(number).node.as_deref()).1;
+    assert!((1..=3).all(|number| has(number) > 0) && has(4) == 0, "who has not called counts for what was known");
     for number in 1..=2 {
         next.greet(number);
         let report = Report {
