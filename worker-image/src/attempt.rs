@@ -4,7 +4,7 @@ use std::{
     cell::Cell,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -20,24 +20,32 @@ const PROGRESS: Duration = Duration::from_millis(200);
 
 /// The order to stop, given from the session and seen by the attempt's thread at its next buffer.
 #[derive(Debug, Default)]
-pub struct StopFlag(AtomicU8);
+pub struct StopFlag {
+    order: AtomicU8,
+    taken: AtomicBool,
+}
 
 const GO_ON: u8 = 0;
 const AFTER_CHECKPOINT: u8 = 1;
 const NOW: u8 = 2;
 
 impl StopFlag {
+    /// Whoever takes the attempt first has it: its thread, to begin, or who stops it while it waits in line.
+    pub fn take(&self) -> bool {
+        !self.taken.swap(true, Ordering::Relaxed)
+    }
+
     /// Orders a stop; "now" is never taken back.
     pub fn order(&self, how: Stop) {
         let order = match how {
             Stop::AfterCheckpoint => AFTER_CHECKPOINT,
             Stop::Now => NOW,
         };
-        self.0.fetch_max(order, Ordering::Relaxed);
+        self.order.fetch_max(order, Ordering::Relaxed);
     }
 
     fn ordered(&self) -> Option<Stop> {
-        match self.0.load(Ordering::Relaxed) {
+        match self.order.load(Ordering::Relaxed) {
             GO_ON => None,
             AFTER_CHECKPOINT => Some(Stop::AfterCheckpoint),
             _ => Some(Stop::Now),

@@ -159,6 +159,9 @@ impl Runner {
         let flag = Arc::new(StopFlag::default());
         let (stop, reports) = (flag.clone(), self.reports.clone());
         let started = self.threads.run(move || {
+            if !stop.take() {
+                return;
+            }
             let attempt = Attempt::new(assignment, stop, reports);
             work.metrics.running.inc();
             let outcome = live(&work, &attempt);
@@ -172,11 +175,12 @@ impl Runner {
         None
     }
 
-    /// Orders an attempt to stop; it answers with its end. One that is over is not disturbed.
-    pub fn stop(&self, run: RunId, how: Stop) {
-        if let Some(flag) = self.running.get(&run) {
-            flag.order(how);
-        }
+    /// Orders an attempt to stop; it answers with its end. That of one that still waits in line is returned. One that is over
+    /// is not disturbed.
+    pub fn stop(&self, run: RunId, how: Stop) -> Option<Event> {
+        let flag = self.running.get(&run)?;
+        flag.order(how);
+        flag.take().then(|| self.over(run, Outcome::Stopped))
     }
 
     /// The process ends: programs that wait for shards are told, and waited for.
@@ -261,10 +265,6 @@ fn live(work: &Work, attempt: &Attempt) -> Outcome {
 }
 
 fn carry_out(work: &Work, attempt: &Attempt) -> Outcome {
-    if let Err(stopped) = attempt.go_on() {
-        // It was told while it waited in line.
-        return stopped.outcome();
-    }
     let outcome = match attempt.grant().target {
         Target::Plan => planner::run(work, attempt),
         Target::Shard(index) => shard::run(work, attempt, index).map(Outcome::Published),

@@ -19,7 +19,7 @@ use tokio::{
     runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -94,6 +94,11 @@ impl Session {
     /// Runs until nothing is left to do; says why it ended.
     pub async fn run(mut self) -> &'static str {
         loop {
+            // What is said meanwhile is heard at once then, and nobody is woken for each word.
+            let rest = self.worker.may_rest();
+            if rest > 0 {
+                sleep(Duration::from_millis(rest)).await;
+            }
             let mut events: VecDeque<Event> = self.wait().await.into_iter().collect();
             self.gather(&mut events);
             let exit = self.turn(events);
@@ -163,7 +168,7 @@ impl Session {
                     Effect::Configure(welcome) => self.runner.configure(&welcome),
                     Effect::UsePlan(plan) => self.runner.use_plan(plan),
                     Effect::Start(assignment) => events.extend(self.runner.start(assignment)),
-                    Effect::Stop { run, how } => self.runner.stop(run, how),
+                    Effect::Stop { run, how } => events.extend(self.runner.stop(run, how)),
                     Effect::Blocks(order) => self.runner.order(order),
                     Effect::Clean(index) => self.runner.clean(index),
                     Effect::Exit(reason) => exit = Some(reason),

@@ -14,6 +14,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{self, ChildStdin, Command, Stdio},
+    sync::Mutex,
 };
 
 use hyperflow_api::message::FailureClass;
@@ -32,7 +33,10 @@ use super::{
     kernel,
     orphans::{self, Owner},
 };
-use crate::fault::{self, Fault};
+use crate::{
+    fault::{self, Fault},
+    work::locked,
+};
 
 /// Where programs are looked for when PATH is not set, as execvp does.
 const PATH: &str = "/bin:/usr/bin";
@@ -103,7 +107,7 @@ impl Child {
         if let Some(missing) = dir.filter(|dir| !dir.is_dir()) {
             return Err(refused(program, &NotStarted::NoDirectory(missing.display().to_string())));
         }
-        let path = find(name, environment, dir).map_err(|why| refused(program, &why))?;
+        let path = find_again(name, environment, dir).map_err(|why| refused(program, &why))?;
         if dir.is_some() && !is_program(&from(dir, &path)) {
             return Err(refused(program, &NotStarted::Format(std::env::consts::ARCH)));
         }
@@ -138,7 +142,10 @@ impl Child {
         starting.stderr(to_stderr);
         orphans::adopt_all();
         let mut owner = Owner::new(start.mark.clone());
-        let mut child = starting.spawn().map_err(|error| not_started(program, &path, dir, &error))?;
+        let mut child = starting.spawn().map_err(|error| {
+            *locked(&FOUND) = None;
+            not_started(program, &path, dir, &error)
+        })?;
         // Our ends of what it writes to are closed with this.
         drop(starting);
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| {
@@ -254,6 +261,34 @@ fn interpreter(path: &Path) -> NotStarted {
     }
 }
 
+/// Where a name was found last: the next attempt runs the same program. If it has gone meanwhile, its start says so.
+static FOUND: Mutex<Option<Found>> = Mutex::new(None);
+
+struct Found {
+    name: OsString,
+    search: OsString,
+    path: PathBuf,
+}
+
+/// The same as [`find`], but for one that was found just so before.
+fn find_again(name: &OsStr, environment: &[Variable], dir: Option<&Path>) -> Result<PathBuf, NotStarted> {
+    if dir.is_some() {
+        return find(name, environment, dir);
+    }
+    let search = search(environment);
+    if let Some(found) = locked(&FOUND).as_ref().filter(|found| found.name == name && found.search == search) {
+        return Ok(found.path.clone());
+    }
+    let path = find(name, environment, dir)?;
+    *locked(&FOUND) = Some(Found { name: name.into(), search: search.into(), path: path.clone() });
+    Ok(path)
+}
+
+/// The PATH that a program will have.
+fn search<'a>(environment: &'a [Variable]) -> &'a OsStr {
+    environment.iter().find(|(name, _)| &**name == "PATH").map_or(OsStr::new(PATH), |(_, value)| value)
+}
+
 /// Finds a program as execvp does, in the PATH that it will have itself.
 fn find(name: &OsStr, environment: &[Variable], dir: Option<&Path>) -> Result<PathBuf, NotStarted> {
     if name.as_encoded_bytes().contains(&b'/') {
@@ -264,9 +299,8 @@ fn find(name: &OsStr, environment: &[Variable], dir: Option<&Path>) -> Result<Pa
             Look::Good => Ok(path.into()),
         };
     }
-    let path = environment.iter().find(|(name, _)| &**name == "PATH").map_or(OsStr::new(PATH), |(_, value)| value);
     let mut denied = false;
-    for folder in std::env::split_paths(path) {
+    for folder in std::env::split_paths(search(environment)) {
         // An empty part is the working directory.
         let path = if folder.as_os_str().is_empty() { Path::new(".").join(name) } else { folder.join(name) };
         match look(&from(dir, &path)) {

@@ -109,8 +109,10 @@ fn a_stopped_attempt_ends_as_stopped() {
     let planned = super::plan(&volume.work(8)).unwrap();
     runner.use_plan(PlanRef { shards: planned.shards, digest: planned.digest });
     runner.start(assignment(1, Target::Shard(0)));
-    runner.stop(RunId(1), Stop::Now);
-    let ended = std::iter::from_fn(|| reports.blocking_recv()).find(|event| matches!(event, Event::Ended { .. }));
+    // It may not have begun yet.
+    let ended = runner
+        .stop(RunId(1), Stop::Now)
+        .or_else(|| std::iter::from_fn(|| reports.blocking_recv()).find(|event| matches!(event, Event::Ended { .. })));
     assert_eq!(end(ended), (RunId(1), Outcome::Stopped));
 }
 
@@ -124,13 +126,15 @@ fn an_attempt_that_is_stopped_in_line_does_not_begin() {
     for index in 0..3 {
         assert_eq!(runner.start(assignment(u64::from(index) + 1, Target::Shard(index))), None);
     }
-    runner.stop(RunId(3), Stop::Now);
-    runner.stop(RunId(1), Stop::Now);
-    let mut ended = std::iter::from_fn(|| reports.blocking_recv()).filter(|it| matches!(it, Event::Ended { .. }));
-    assert_eq!(end(ended.next()), (RunId(1), Outcome::Stopped));
-    assert_eq!(end(ended.next()), (RunId(3), Outcome::Stopped));
-    runner.stop(RunId(2), Stop::Now);
-    assert_eq!(end(ended.next()), (RunId(2), Outcome::Stopped));
+    assert_eq!(end(runner.stop(RunId(3), Stop::AfterCheckpoint)), (RunId(3), Outcome::Stopped), "at once");
+    for run in [RunId(1), RunId(2)] {
+        let ended = runner.stop(run, Stop::Now).or_else(|| {
+            std::iter::from_fn(|| reports.blocking_recv()).find(|event| matches!(event, Event::Ended { .. }))
+        });
+        assert_eq!(end(ended), (run, Outcome::Stopped));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    assert!(reports.try_recv().is_err(), "an attempt ends once");
 }
 
 #[test]

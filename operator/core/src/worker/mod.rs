@@ -150,9 +150,13 @@ const GRACE_MILLIS: u64 = 1500;
 const PREFETCH_MILLIS: u32 = 50;
 const PREFETCH_MOST: u32 = 384;
 
-/// Attempts that are this short have others in line, one for each slot at most: a slot that is free then goes on at once. To
-/// wait until the session has heard of an end costs as much as a short program.
+/// Short attempts have others in line, as many as are done in so long and at most so many for each slot: a slot that is free
+/// then goes on at once. To wait until the session has heard of an end costs as much as a short program.
 const LINE_UP_MILLIS: u32 = 10;
+const LINE_UP_MOST: u32 = 8;
+
+/// While there is enough in line, what attempts say is heard after so long, all of it at once.
+const REST_MILLIS: u32 = 2;
 
 /// Results may wait so long for others, to be told together, while there is other work here.
 const GATHER_MILLIS: u64 = 10;
@@ -248,7 +252,7 @@ impl Worker {
             Event::Terminate => self.leave(now, "asked to terminate", &mut effects),
             Event::Flush => self.flush(now, &mut effects),
         }
-        let lined_up = self.runs.prefetch(self.slots, LINE_UP_MILLIS, self.slots);
+        let lined_up = self.runs.prefetch(self.slots, LINE_UP_MILLIS, self.slots.saturating_mul(LINE_UP_MOST));
         while self.leaving.is_none()
             && let Some((run, grant)) = self.runs.start(now.millis, self.slots, lined_up)
         {
@@ -267,6 +271,14 @@ impl Worker {
         };
         let gathered = self.gathering.map(|since| since + GATHER_MILLIS);
         self.session.next_beat().into_iter().chain(gathered).fold(end, u64::min)
+    }
+
+    /// For how many milliseconds nobody need listen to attempts: no slot will be without work until then.
+    #[must_use]
+    pub fn may_rest(&self) -> u64 {
+        let enough = self.runs.prefetch(self.slots, 2 * REST_MILLIS, u32::MAX).max(self.slots);
+        let rests = self.leaving.is_none() && self.runs.in_line() >= enough as usize;
+        if rests { u64::from(REST_MILLIS) } else { 0 }
     }
 
     /// An operator has welcomed this process and is still heard.

@@ -120,7 +120,12 @@ impl Runs {
 
     /// How many have no slot yet.
     pub(super) fn waiting(&self) -> usize {
-        self.queued.len() + self.running.values().filter(|run| run.since.is_none()).count()
+        self.queued.len() + self.in_line()
+    }
+
+    /// How many of them were started and wait for a slot.
+    pub(super) fn in_line(&self) -> usize {
+        self.running.values().filter(|run| run.since.is_none()).count()
     }
 
     /// Gives up what was not begun.

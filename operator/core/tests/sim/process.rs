@@ -156,6 +156,9 @@ impl World {
         match effect {
             Effect::Send(message) => self.say(pod, nonce, message),
             Effect::Start(assignment) => events.extend(self.start(pod, nonce, assignment)),
+            Effect::Stop { run, .. } if self.withdraw(pod, nonce, run) => {
+                events.push_back(Event::Ended { run, outcome: Outcome::Stopped });
+            }
             Effect::Stop { run, how } => {
                 let attempt = self.process(pod, nonce).and_then(|process| process.attempts.get_mut(&run));
                 if let Some(attempt) = attempt {
@@ -326,6 +329,16 @@ impl World {
                 self.machines[machine].points += 250;
             }
         }
+    }
+
+    /// An attempt that waits in line never begins.
+    fn withdraw(&mut self, pod: u64, nonce: u64, run: RunId) -> bool {
+        let Some(process) = self.process(pod, nonce) else { return false };
+        let Some(place) = process.line.iter().position(|waiting| *waiting == run) else { return false };
+        process.line.remove(place);
+        process.attempts.remove(&run);
+        self.visit("stopped in line");
+        true
     }
 
     /// An attempt is over, and the first in line begins.

@@ -34,7 +34,7 @@ impl Tally {
 }
 
 /// Every one of these must be visited by a thousand seeds.
-pub const PATHS: [&str; 73] = [
+pub const PATHS: [&str; 74] = [
     "a rule failed the job",
     "a rule gave a shard up",
     "a shard ended the job",
@@ -99,6 +99,7 @@ pub const PATHS: [&str; 73] = [
     "the last command ran",
     "twins re-issued",
     "two desks at a time",
+    "stopped in line",
     "waited in line",
     "worker died between two steps",
     "worker frozen",
