@@ -16,7 +16,7 @@ mod history;
 mod store;
 mod twins;
 
-pub use blocks::{copies_stay_apart, enough_copies_stay};
+pub use blocks::{copies_stay_apart, enough_copies_stay, returns_move_what_differs};
 pub use books::{
     check, counts_add_up, epochs_are_unique, leases_have_workers, settled_shards_rest, stale_epochs_change_nothing,
     status_fits, twins_are_apart,

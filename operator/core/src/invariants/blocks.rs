@@ -13,6 +13,16 @@ pub fn enough_copies_stay(group: u32, left: usize, wanted: usize) -> Result<(), 
     })
 }
 
+/// I37. A node that comes back fetches the blocks that differ, and nobody else fetches what it has: a tenth more at most.
+///
+/// # Errors
+/// When more moved.
+pub fn returns_move_what_differs(store: &str, moved: u64, differs: u64) -> Result<(), Broken> {
+    hold("I37 returns move what differs", moved * 10 <= differs * 11, || {
+        format!("'{store}' came back with {differs} bytes that differ, and {moved} moved")
+    })
+}
+
 /// I33. What is reserved for loads is what is under way.
 ///
 /// # Errors

@@ -141,6 +141,15 @@ impl Attempt {
         Acted::Ends(Outcome::Published(Published { bytes: 0, crc32c: 0, found: false }))
     }
 
+    /// The next step reads input.
+    pub fn reads(&self) -> bool {
+        self.step == Step::Produce && self.own.is_some() && self.saving.is_none() && self.position < SHARD_BYTES
+    }
+
+    pub fn is_half_way(&self) -> bool {
+        self.step == Step::Produce && self.position >= SHARD_BYTES / 2
+    }
+
     fn half_way(&mut self) -> Option<Acted> {
         if self.position < SHARD_BYTES / 2 {
             return None;

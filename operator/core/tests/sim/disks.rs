@@ -1,7 +1,7 @@
 //! Disks of machines and pods, with replicas of blocks on them: loads take time and move counted bytes, what a machine has
 //! may be old, damaged or gone when it is back, and disks are full. And what is promised of orders about them (P28 to P30).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hyperflow_api::{
     message::{Orders, Report},
@@ -12,6 +12,8 @@ use hyperflow_core::{blocks, coordinator::SessionId, worker::Event};
 use super::{
     attempt::PLAN,
     chance::Chance,
+    faults::FAULTS_END,
+    pods::Pod,
     world::{Turn, World},
 };
 
@@ -21,6 +23,9 @@ const BYTES: u64 = 1000;
 
 /// Nobody need know sooner that a process has ended: damage counts from then.
 const UNNOTICED: u64 = 5000;
+
+/// A store without room gets no groups for so long, by any clock.
+const RESTS: u64 = 66_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Replica {
@@ -38,6 +43,8 @@ const GONE: u64 = 25_000;
 struct Disk {
     replicas: BTreeMap<(u32, u32), Replica>,
     full_until: u64,
+    /// When it last said so.
+    told_full: Option<u64>,
     /// Good ones that it lost, and when: an operator cannot know at once.
     damaged: BTreeMap<u32, u64>,
 }
@@ -79,13 +86,43 @@ pub struct Disks {
     told: BTreeMap<(u64, String, u32), GroupHeld>,
     /// The plan that a store compares with, by what a desk was told.
     plans: BTreeMap<(u64, String), String>,
+    /// Where a process may read a group: by pod and nonce.
+    access: BTreeMap<(u64, u64, u32), Vec<Peer>>,
     pub moved: u64,
 }
 
 impl Disks {
     pub fn new(seed: u64) -> Self {
         let (disks, loading, told, plans) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { chance: Chance(seed ^ 0xb10c), disks, loading, last: 0, told, plans, moved: 0 }
+        let access = BTreeMap::new();
+        Self { chance: Chance(seed ^ 0xb10c), disks, loading, last: 0, told, plans, access, moved: 0 }
+    }
+
+    /// The plan that a store compares with, as a desk was told.
+    pub fn plan_told(&self, desk: u64, store: &str) -> Option<&str> {
+        self.plans.get(&(desk, store.to_owned())).map(String::as_str)
+    }
+
+    pub fn has_whole(&self, store: &str, group: u32) -> bool {
+        self.disks.get(store).is_some_and(|disk| disk.is_whole(group))
+    }
+
+    /// Bytes of a group's blocks that are not as they should be.
+    pub fn differs(&self, store: &str, group: u32) -> u64 {
+        self.disks.get(store).map_or(0, |disk| u64::from(PARTS - disk.held(group).good) * BYTES)
+    }
+
+    /// It said lately that it is full, and so gets nothing for a minute.
+    pub fn rests(&self, store: &str, now: u64) -> bool {
+        self.disks.get(store).and_then(|disk| disk.told_full).is_some_and(|at| now < at + RESTS)
+    }
+
+    pub fn peers_told(&self, pod: u64, nonce: u64, group: u32) -> &[Peer] {
+        self.access.get(&(pod, nonce, group)).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn are_loading(&self) -> bool {
+        !self.loading.is_empty()
     }
 }
 
@@ -96,7 +133,11 @@ impl World {
 
     /// Where the store of a pod lies: on its machine, or in the pod itself.
     fn disk_of(&self, pod: u64) -> Option<String> {
-        let machine = self.pods.get(&pod)?.machine?;
+        let Pod { machine, store, .. } = self.pods.get(&pod)?;
+        if let Some(store) = store.as_ref().filter(|_| self.scenario.calm) {
+            return Some(store.clone());
+        }
+        let machine = (*machine)?;
         let mine = self.pods.values().filter(|other| other.machine == Some(machine)).count() > 1;
         let shared = self.scenario.disks_stay && !mine;
         Some(if shared { format!("machine-{machine}") } else { format!("pod-{pod}") })
@@ -106,12 +147,12 @@ impl World {
     pub fn host(&mut self, pod: u64) -> Option<Host> {
         self.scenario.blocks?;
         let store = self.disk_of(pod)?;
-        let (now, groups) = (self.now, self.groups());
+        let (now, groups, tried, healed) = (self.now, self.groups(), self.is_on_trial(&store), self.is_healed());
         let Disks { disks, chance, .. } = &mut self.disks;
         let disk = disks.entry(store.clone()).or_default();
-        if chance.once_in(3) && !disk.replicas.is_empty() {
+        if (chance.once_in(3) && !healed || tried) && !disk.replicas.is_empty() {
             for group in 0..groups {
-                if chance.once_in(4) {
+                if chance.once_in(4) && !(tried && disk.held(group).good == 0) {
                     if disk.is_whole(group) {
                         disk.damaged.insert(group, now);
                     }
@@ -131,7 +172,7 @@ impl World {
     /// The shell knows the plan, and looks through its store: sometimes by another plan first.
     pub fn look_through(&mut self, pod: u64, nonce: u64) -> Option<Event> {
         self.scenario.blocks?;
-        let other = self.disks.chance.once_in(5);
+        let other = self.disks.chance.once_in(5) && !self.is_healed();
         if other {
             self.tally.visit("a disk is of another plan");
             self.after(300, Turn::LooksThrough { pod, nonce });
@@ -144,6 +185,11 @@ impl World {
         if let Some(event) = self.inventory(pod, PLAN) {
             self.process_hears(pod, nonce, Some(event));
         }
+    }
+
+    /// Of a run whose copies are judged when the faults have ended.
+    fn is_healed(&self) -> bool {
+        self.scenario.calm && self.now >= FAULTS_END
     }
 
     fn inventory(&self, pod: u64, plan: &str) -> Option<Event> {
@@ -179,12 +225,21 @@ impl World {
                 let groups = vec![self.disks.disks.get(&store)?.held(group)];
                 Some(self.news(groups, vec![]))
             }
-            BlockOrder::Access { .. } => None,
+            BlockOrder::Access { group, from, .. } => {
+                self.disks.access.insert((pod, nonce, group), from);
+                None
+            }
         }
     }
 
     fn news(&self, groups: Vec<GroupHeld>, ended: Vec<LoadEnd>) -> Event {
         Event::Stocked(Holdings { plan: PLAN.into(), full: false, free: 1 << 20, groups, ended })
+    }
+
+    /// A worker lives there and has the group.
+    pub fn serves(&self, peer: &Peer, group: u32) -> bool {
+        let pod = self.pods.values().find(|pod| pod.uid == peer.pod && pod.process.is_some());
+        pod.and_then(|pod| pod.store.as_ref()).is_some_and(|store| self.disks.has_whole(store, group))
     }
 
     /// A load is over: only what differs has moved.
@@ -194,14 +249,11 @@ impl World {
             return;
         }
         let Some(store) = self.pods.get(&pod).and_then(|pod| pod.store.clone()) else { return };
-        let serves = |peer: &Peer| {
-            let pod = self.pods.values().find(|pod| pod.uid == peer.pod && pod.process.is_some())?;
-            self.disks.disks.get(pod.store.as_ref()?).filter(|disk| disk.is_whole(group))
-        };
-        let served = from.iter().any(|peer| serves(peer).is_some());
-        let now = self.now;
+        let served = from.iter().any(|peer| self.serves(peer, group));
+        let source = source && !self.source_is_gone();
+        let (now, healed) = (self.now, self.is_healed());
         let Some(disk) = self.disks.disks.get_mut(&store) else { return };
-        if self.disks.chance.once_in(40) {
+        if self.disks.chance.once_in(40) && !healed {
             disk.full_until = now + 2000;
         }
         let missing = u64::from(PARTS - disk.held(group).good) * BYTES;
@@ -210,6 +262,9 @@ impl World {
             (false, false) => Some(Trouble::NO_COPY),
             (false, true) => None,
         };
+        if reason == Some(Trouble::FULL) {
+            disk.told_full = Some(now);
+        }
         let bytes = if reason.is_none() { missing } else { 0 };
         if reason.is_none() {
             (0..PARTS).for_each(|part| {
@@ -218,6 +273,7 @@ impl World {
         }
         let groups = vec![disk.held(group)];
         self.disks.moved += bytes;
+        self.trial_moves(&store, group, bytes);
         self.tally.visit(match (reason, served) {
             (Some(Trouble::FULL), _) => "a disk was full",
             (Some(_), _) => "no copy could be read",
@@ -236,6 +292,9 @@ impl World {
         else {
             return;
         };
+        if holdings.full && holdings.plan == PLAN {
+            self.trial_hears(&store);
+        }
         if holdings.full {
             self.disks.told.retain(|(of, id, _), _| *of != desk || *id != store);
         }
@@ -245,13 +304,19 @@ impl World {
         }
     }
 
+    /// Where a store lies, if that is still known.
+    fn machine_of(&self, store: &str) -> Option<usize> {
+        match store.split_once('-')? {
+            ("machine", place) => place.parse().ok(),
+            (_, pod) => self.pods.get(&pod.parse().ok()?)?.machine,
+        }
+    }
+
     /// Of the machines whose stores a desk knows, more than one and more than a quarter are silent since so long that it
     /// must have seen that, and not since so long that they are gone for good.
     fn may_be_the_network(&self, desk: u64) -> bool {
-        let known: Vec<&str> =
-            self.disks.plans.keys().filter(|(of, _)| *of == desk).map(|(_, id)| id.as_str()).collect();
-        let machines: Option<Vec<usize>> =
-            known.iter().map(|id| id.strip_prefix("machine-").and_then(|place| place.parse().ok())).collect();
+        let known = self.disks.plans.keys().filter(|(of, _)| *of == desk);
+        let machines: Option<BTreeSet<usize>> = known.map(|(_, id)| self.machine_of(id)).collect();
         let Some(machines) = machines else { return false };
         let silent = |place: &&usize| {
             let machine = &self.machines[**place];
@@ -276,7 +341,10 @@ impl World {
             for peer in from {
                 let store = self.pods.values().find(|pod| pod.uid == peer.pod).and_then(|pod| pod.store.clone());
                 let whole = store.as_ref().is_none_or(|store| is_whole(store, group));
-                assert!(whole, "I34 read what is good: group {group} is to be read at {peer:?}, which has {store:?}");
+                assert!(
+                    whole,
+                    "I34 good copies are read: group {group} is to be read at {peer:?}, which has {store:?}"
+                );
             }
         };
         let network = self.may_be_the_network(desk);
@@ -286,9 +354,9 @@ impl World {
                 BlockOrder::Access { group, from, .. } => peers(from, *group),
                 BlockOrder::Load { group, from, source, .. } => {
                     peers(from, *group);
-                    assert!(*source || !network, "I36 no copies while it may be the network: group {group}");
-                    assert!(*source || !from.is_empty(), "I34 read what is good: group {group} from nobody");
-                    assert!(!is_whole(&own, *group), "I35 only what differs moves: '{own}' has all of group {group}");
+                    assert!(*source || !network, "I36 no copies in a cut: group {group}");
+                    assert!(*source || !from.is_empty(), "I34 good copies are read: group {group} from nobody");
+                    assert!(!is_whole(&own, *group), "I35 nothing whole is loaded: '{own}' has all of group {group}");
                 }
                 BlockOrder::Drop { group, what } => {
                     let good = |(id, disk): (&String, &Disk)| {
@@ -306,6 +374,9 @@ impl World {
                     }
                 }
             }
+        }
+        if orders.blocks.iter().any(|order| matches!(order, BlockOrder::Load { .. })) {
+            self.trial_orders();
         }
         // It is not to be read from now on.
         for key in gone {

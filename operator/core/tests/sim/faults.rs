@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{chance::Chance, ledger::Fate, scenario::Scenario, streams::Trick};
 
 /// Faults come within so many milliseconds; then the world heals.
-const FAULTS_END: u64 = 20_000;
+pub const FAULTS_END: u64 = 20_000;
 
 /// Numbers that choose one of what is there when the time comes.
 pub type Which = u64;
@@ -114,6 +114,14 @@ pub enum Fault {
         up: bool,
         trick: Trick,
     },
+    /// Several machines at once; the first of them may be back before the others.
+    Parted {
+        machine: Which,
+        count: u64,
+        millis: u64,
+        first: u64,
+        how: Silence,
+    },
     /// Every machine at once, and the store's: what was not synced may be gone.
     PowerLost,
     StoreFails {
@@ -161,15 +169,18 @@ pub fn draw(chance: &mut Chance, scenario: &Scenario) -> Vec<Planned> {
         plan.extend((0..chance.below(8)).map(|_| lost(chance)));
     }
     // Ends of jobs: few of them, or nothing else would be seen.
-    if chance.once_in(6) {
+    if chance.once_in(6) && !scenario.calm {
         let fault = Fault::Deleted { abandoned: chance.once_in(6) };
         plan.push(Planned { at: chance.below(12_000), fault });
     }
-    if scenario.copies && chance.once_in(40) {
+    if scenario.copies && chance.once_in(40) && !scenario.calm {
         plan.push(Planned { at: chance.below(12_000), fault: Fault::FrozenEdited });
     }
     if scenario.copies && chance.once_in(10) {
         plan.push(Planned { at: chance.below(12_000), fault: Fault::OutputFull { millis: chance.below(60_000) } });
+    }
+    if scenario.calm && chance.once_in(2) {
+        plan.push(Planned { at: 4000 + chance.below(12_000), fault: parted(chance, scenario) });
     }
     plan.sort_by_key(|planned| planned.at);
     plan
@@ -177,12 +188,14 @@ pub fn draw(chance: &mut Chance, scenario: &Scenario) -> Vec<Planned> {
 
 const KINDS: u64 = 28;
 const MACHINE_LOST: u64 = 16;
+const TRICKED: u64 = 25;
 
 /// Kinds that leave no doubt about why a worker ended.
 const GENTLE: std::ops::RangeInclusive<u64> = 10..=MACHINE_LOST;
 
 fn allowed(kind: u64, scenario: &Scenario) -> bool {
-    !scenario.gentle || GENTLE.contains(&kind)
+    // What a stream loses in its middle is missed for minutes, for none does that.
+    (!scenario.gentle || GENTLE.contains(&kind)) && !(scenario.calm && kind == TRICKED)
 }
 
 fn fault(kind: u64, chance: &mut Chance) -> Fault {
@@ -229,7 +242,7 @@ fn harsh(kind: u64, pod: Which, chance: &mut Chance) -> Fault {
         }
         23 => Fault::StreamCut { pod },
         24 => Fault::StreamStalled { pod, millis: chance.below(4000) },
-        25 => {
+        TRICKED => {
             let late = 200 + chance.below(3000);
             let trick = chance.pick(&[Trick::Lose, Trick::Repeat, Trick::Swap, Trick::Late(late)]).unwrap();
             Fault::MessageTricked { pod, up: chance.once_in(2), trick }
@@ -238,6 +251,15 @@ fn harsh(kind: u64, pod: Which, chance: &mut Chance) -> Fault {
         _ if chance.once_in(2) => Fault::StoreFails { pod },
         _ => Fault::StoreAnswerLost { pod },
     }
+}
+
+/// More than a quarter of the machines at once.
+fn parted(chance: &mut Chance, scenario: &Scenario) -> Fault {
+    let how = chance.pick(&[Silence::Frozen, Silence::CutOff, Silence::CutOff, Silence::WithoutPower]).unwrap();
+    let count = 2 + chance.below(scenario.machines - 2);
+    let millis = 8000 + chance.below(32_000);
+    let first = if chance.once_in(2) { 2000 + chance.below(millis) } else { millis };
+    Fault::Parted { machine: chance.draw() >> 32, count, millis, first, how }
 }
 
 fn small(chance: &mut Chance, end: u64) -> u32 {

@@ -97,6 +97,13 @@ impl World {
             Fault::MachineSilent { machine, millis, how, drained } => {
                 self.machine_falls_silent(choose(machine, self.machines.len()), millis, how, drained);
             }
+            Fault::Parted { machine, count, millis, first, how } => {
+                self.visit("several machines away");
+                for number in 0..count {
+                    let place = choose(machine.wrapping_add(number), self.machines.len());
+                    self.machine_falls_silent(place, if number == 0 { first } else { millis }, how, false);
+                }
+            }
             Fault::StreamCut { pod } => {
                 self.visit("stream cut");
                 self.streams_of(pick(pod)).into_iter().for_each(|id| self.close(id, true));
@@ -170,7 +177,7 @@ impl World {
     }
 
     /// All of its pods at once: frozen, or cut off and at work, or dead with it.
-    fn machine_falls_silent(&mut self, place: usize, millis: u64, how: Silence, drained: bool) {
+    pub fn machine_falls_silent(&mut self, place: usize, millis: u64, how: Silence, drained: bool) {
         let (now, until) = (self.now, self.now + millis);
         if now < self.machines[place].silent_until {
             return;

@@ -19,6 +19,7 @@
 //! | machines, pods, kubelets | `pods.rs` |
 //! | a worker process, an attempt of it | `process.rs`, `attempt.rs` |
 //! | disks with blocks on them | `disks.rs` |
+//! | copies that are made again, and machines that come back | `calm.rs` |
 //! | streams | `streams.rs` |
 //! | two attempts of one shard; the last command | `twins.rs` |
 //! | the output store | `store.rs` |
@@ -31,6 +32,7 @@
 
 mod api;
 mod attempt;
+mod calm;
 mod chance;
 mod clock;
 mod disks;

@@ -133,6 +133,7 @@ impl World {
         let now = self.now;
         let fit = |(place, machine): (usize, &Machine)| machine.is_fit(now).then_some(place);
         let fit: Vec<usize> = self.machines.iter().enumerate().filter_map(fit).collect();
+        let fit = if self.scenario.calm { self.emptiest(&fit) } else { fit };
         let machine = self.chance.pick(&fit).filter(|_| now >= self.api.away_until);
         let Some(pod) = self.pods.get_mut(&number).filter(|pod| !pod.deleting) else { return };
         pod.machine = machine;
@@ -142,6 +143,13 @@ impl World {
         self.changed();
         let wait = 50 + self.chance.below(500);
         self.after(wait, Turn::KubeletStarts(number));
+    }
+
+    /// Pods with blocks are spread.
+    fn emptiest(&self, places: &[usize]) -> Vec<usize> {
+        let pods = |place: usize| self.pods.values().filter(|pod| pod.machine == Some(place)).count();
+        let least = places.iter().map(|place| pods(*place)).min();
+        places.iter().copied().filter(|place| Some(pods(*place)) == least).collect()
     }
 
     /// Whether a pod's kubelet can do nothing just now.

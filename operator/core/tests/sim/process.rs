@@ -15,6 +15,7 @@ use hyperflow_core::{
 
 use super::{
     attempt::{Acted, Attempt, Trouble, failed},
+    calm::HELD,
     clock::Clock,
     scenario::{ODD, PLAIN, Rule},
     world::{Turn, World},
@@ -101,6 +102,10 @@ impl Process {
         let alone = self.clock.now(now).millis - self.clock.now(self.heard_at).millis;
         self.alone = self.alone.max(alone);
         self.heard_at = now;
+    }
+
+    pub fn attempt(&self, run: RunId) -> Option<&Attempt> {
+        self.attempts.get(&run)
     }
 
     pub fn is_idle(&self) -> bool {
@@ -261,6 +266,7 @@ impl World {
     pub fn work(&mut self, pod: u64, nonce: u64, run: RunId) {
         let (shards, swept) = (self.scenario.shards, self.store.swept);
         let full = (self.now < self.full_until).then_some(Trouble::Full);
+        let (holds, starves) = (self.holds(pod, run), self.starves(pod, nonce, run));
         let Some(process) = self.pods.get_mut(&pod).and_then(|pod| pod.process.as_mut()) else { return };
         if process.id.nonce != nonce {
             return;
@@ -269,11 +275,20 @@ impl World {
             self.visit("worker died between two steps");
             return self.process_ends(pod, "Error", true);
         }
+        if holds {
+            return self.after(HELD, Turn::Work { pod, nonce, run });
+        }
         let Some(attempt) = process.attempts.get_mut(&run) else { return };
         let (trouble, target, pace) = (process.trouble.take().or(full), attempt.grant.target, attempt.pace);
-        let acted = attempt.act(shards, trouble, &mut self.store);
+        let acted = match attempt.stop {
+            None if starves => Acted::Ends(failed(FailureClass::Timeout, "InputTimeout", false)),
+            _ => attempt.act(shards, trouble, &mut self.store),
+        };
         if self.store.swept && !swept {
             self.visit(if self.api.seen.deleting { "swept after deletion" } else { "swept" });
+        }
+        if starves {
+            self.visit("no copy, and no source");
         }
         match trouble {
             Some(Trouble::Fails) => self.visit("store failed"),

@@ -67,6 +67,9 @@ pub struct Scenario {
     /// Machines are in so many zones. None: it is not known.
     #[serde(default)]
     pub zones: Option<u32>,
+    /// When the faults have ended, shards are held until all copies are there again.
+    #[serde(default)]
+    pub calm: bool,
     /// And another one when it has ended.
     #[serde(default)]
     pub rerun_at_end: bool,
@@ -129,6 +132,7 @@ impl Scenario {
             blocks: None,
             disks_stay: false,
             zones: None,
+            calm: false,
             speculation,
             finally: copies && other.once_in(4),
         };
@@ -141,6 +145,9 @@ impl Scenario {
             drawn.disks_stay = other.once_in(2);
             drawn.machines = 3 + other.below(2);
             drawn.parallelism = drawn.parallelism.max(3);
+            if other.once_in(3) {
+                drawn.draw_calm(&mut other);
+            }
             drawn.zones = other.once_in(2).then_some(2);
         }
         drawn
@@ -148,6 +155,19 @@ impl Scenario {
 
     pub fn zone_of(&self, machine: usize) -> Option<String> {
         self.zones.map(|zones| format!("zone-{}", machine % zones as usize))
+    }
+
+    /// A job that is not over before its copies are judged, with a worker for each machine.
+    fn draw_calm(&mut self, chance: &mut Chance) {
+        self.calm = true;
+        self.blocks = Some(u32::try_from(1 + chance.below(3)).unwrap());
+        self.disks_stay = !chance.once_in(3);
+        self.machines = 3 + chance.below(4);
+        (self.parallelism, self.slots) = (u32::try_from(self.machines).unwrap(), 1);
+        self.shards = self.shards.clamp(2 * self.parallelism, 30);
+        (self.poison, self.hungry, self.fatal, self.rule, self.tolerates) = (None, None, None, None, None);
+        (self.hopeless, self.speculation, self.gentle) = (false, false, false);
+        (self.rerun_at, self.rerun_at_end, self.max_attempts) = (None, false, 10);
     }
 
     /// Rules, shards that may fail, a program that cannot succeed, and other runs.

@@ -34,7 +34,7 @@ impl Tally {
 }
 
 /// Every one of these must be visited by a thousand seeds.
-pub const PATHS: [&str; 74] = [
+pub const PATHS: [&str; 80] = [
     "a rule failed the job",
     "a rule gave a shard up",
     "a shard ended the job",
@@ -45,6 +45,12 @@ pub const PATHS: [&str; 74] = [
     "a group came from the source",
     "no copy could be read",
     "replicas dropped",
+    "several machines away",
+    "the source is gone",
+    "copies are all there",
+    "a machine came back soon and what differs moved",
+    "a machine came back soon and nothing moved",
+    "a machine came back late and nothing moved",
     "all shards failed alike",
     "ended with what is tolerated",
     "more failed than is tolerated",

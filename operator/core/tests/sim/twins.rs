@@ -128,6 +128,7 @@ fn one_of_ten_is_slow(seed: u64, speculation: bool) -> Run {
         blocks: None,
         disks_stay: false,
         zones: None,
+        calm: false,
     };
     Run { seed, scenario, faults: Vec::new() }
 }

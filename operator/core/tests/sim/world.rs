@@ -10,6 +10,7 @@ use hyperflow_core::{coordinator::Seen, invariants::Hardship, status, worker::Ru
 
 use super::{
     api::Api,
+    calm::Calm,
     chance::Chance,
     clock::Clock,
     disks::Disks,
@@ -115,6 +116,7 @@ pub struct World {
     pub api: Api,
     pub store: Store,
     pub disks: Disks,
+    pub calm: Calm,
     pub operators: Vec<Operator>,
     pub last_desk: u64,
     /// Writes that nobody waits for any more.
@@ -163,7 +165,7 @@ impl World {
         }
         let desks = world.operators.iter().filter_map(|operator| operator.desk.as_ref());
         let wait: Vec<_> = desks.map(|desk| (desk.core.not_now(), desk.core.shards())).collect();
-        panic!("L1 every job ends: it never did; the desks {wait:?}");
+        panic!("L1 every job ends: it never did; {:?}; the desks {wait:?}", world.calm);
     }
 
     fn new(run: &Run, traced: bool) -> Self {
@@ -177,6 +179,7 @@ impl World {
             asked: 0,
             store: Store::default(),
             disks: Disks::new(run.seed),
+            calm: Calm::default(),
             api: Api::new(run.scenario.seen()),
             operators,
             last_desk: 0,
@@ -259,6 +262,7 @@ impl World {
             Turn::NodesChanged => self.changed(),
             Turn::Watch => {
                 self.nobody_waits_in_vain();
+                self.watch_copies();
                 self.after(WATCH, Turn::Watch);
             }
             Turn::OperatorMinds(place) => self.operator_minds(place),
