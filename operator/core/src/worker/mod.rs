@@ -242,7 +242,7 @@ impl Worker {
             }
             Event::Disconnected => {
                 self.gathering = None;
-                self.session.close();
+                self.session.close(now.millis);
             }
             Event::Heard(message) => self.heard(now, message, &mut effects),
             Event::Progressed { run, position } => self.runs.progressed(run, position),

@@ -22,7 +22,7 @@ pub(super) struct Session {
     beat_millis: u64,
     next_beat: u64,
     orphan_millis: u64,
-    /// When an operator was last heard, or the process began.
+    /// When an operator was last heard, the session ended, or the process began.
     heard: u64,
     /// What was last said about capacity.
     said_capacity: Option<u32>,
@@ -54,7 +54,10 @@ impl Session {
         self.state = State::Greeting;
     }
 
-    pub(super) fn close(&mut self) {
+    pub(super) fn close(&mut self, now: u64) {
+        if self.is_open() {
+            self.heard = now;
+        }
         self.state = State::Closed;
     }
 
@@ -103,8 +106,12 @@ impl Session {
         self.is_open().then_some(self.next_beat)
     }
 
-    /// When it will have been alone for too long.
+    /// When it will have been alone for too long. In a session it is not, however little there is to say: nobody speaks to a
+    /// worker whose one shard takes an hour, and the transport ends a stream whose other end does not answer.
     pub(super) fn orphaned_at(&self) -> u64 {
+        if self.is_open() {
+            return u64::MAX;
+        }
         self.heard.saturating_add(self.orphan_millis)
     }
 }

@@ -150,3 +150,17 @@ fn nothing_waits_in_line_where_attempts_are_long() {
     }
     assert_eq!(begun(&process), 50, "each took two milliseconds once it had a slot");
 }
+
+#[test]
+fn who_is_in_session_is_no_orphan_however_little_there_is_to_say() {
+    let mut process = Process::new();
+    process.granted(0, 0..2);
+    let ends = |process: &mut Process, millis| {
+        let effects = process.core.handle(at(millis), Event::Flush);
+        effects.iter().any(|effect| matches!(effect, Effect::Stop { .. } | Effect::Exit(_)))
+    };
+    let alone = (1..1000).find(|second| ends(&mut process, second * 1000));
+    assert_eq!(alone, None, "a shard may take longer than a worker goes on alone");
+    process.hears(1_000_000, Event::Disconnected);
+    assert!(!ends(&mut process, 1_599_999) && ends(&mut process, 1_600_000));
+}

@@ -626,4 +626,18 @@ pub const MUTANTS: &[Mutant] = &[
         find: "(!some, store.distances",
         broken: "(!some && !MUTANT, store.distances",
     },
+    Mutant {
+        name: "a worker in session is an orphan if it is told nothing",
+        rule: "P17",
+        file: "worker/session.rs",
+        find: "if self.is_open() {\n            return u64::MAX;",
+        broken: "if self.is_open() && !MUTANT {\n            return u64::MAX;",
+    },
+    Mutant {
+        name: "who reads is not told where copies are",
+        rule: "L11",
+        file: "blocks/keeper.rs",
+        find: "None => from.is_empty(),",
+        broken: "None => MUTANT || from.is_empty(),",
+    },
 ];

@@ -25,6 +25,9 @@ const RESTORED: u64 = 150_000;
 /// So long nothing may move after a machine is back and all is whole.
 const QUIET: u64 = 2000;
 
+/// Whatever was wrong is mended after so long: streams that stalled are noticed, and sessions are opened anew.
+const SEEN: u64 = 5000;
+
 /// So often it is tried again when workers went meanwhile.
 const TRIALS: u32 = 4;
 
@@ -40,8 +43,8 @@ pub struct Calm {
     /// Trials of which nothing could be said.
     void: u32,
     over: bool,
-    /// The source is gone for good, and so many shards had been given up.
-    source_gone: Option<u64>,
+    /// From now on what is read is read from copies.
+    source_is_gone: bool,
 }
 
 /// A machine that goes and comes back.
@@ -49,6 +52,8 @@ pub struct Calm {
 struct Trial {
     store: String,
     back: u64,
+    /// The desk then: another one may not know of all copies when the first worker calls.
+    desk: u64,
     /// Processes since then, by pod and nonce: if one of them ends, copies move for that.
     others: BTreeSet<(u64, u64)>,
     /// Groups that it had.
@@ -111,7 +116,7 @@ impl World {
                 desk.core.block_figures()
             );
         } else if self.calm.trial.is_some() {
-            self.judge_trial(place);
+            self.judge_trial();
         } else if !self.disks.are_loading() {
             self.visit("copies are all there");
             self.begin_trial(place);
@@ -140,6 +145,16 @@ impl World {
             (self.disks.plan_told(desk.number, store)? == PLAN).then_some((pod.machine?, store))
         };
         self.pods.values().filter_map(usable).collect()
+    }
+
+    /// I23. A worker ends because it heard nobody: something was wrong not longer ago than that may last.
+    pub fn nobody_was_there(&self, orphan_millis: u64) {
+        let alone = self.calm.since.is_none_or(|since| self.now < since + orphan_millis * 11 / 10 + SEEN);
+        assert!(
+            alone,
+            "I23 workers go on alone: one ends for that, and nothing has been wrong since {:?}",
+            self.calm.since
+        );
     }
 
     /// What lacks copies though there are machines for them.
@@ -187,6 +202,7 @@ impl World {
         self.calm.trial = Some(Trial {
             store,
             back,
+            desk: self.last_desk,
             others: BTreeSet::new(),
             had,
             copied_meanwhile: false,
@@ -229,7 +245,7 @@ impl World {
         }
     }
 
-    /// A process beside the one that comes back ends, or this one does again: nothing can be said of what moves.
+    /// A process beside the one that comes back ends, or this one does again, or another operator takes the job over: nothing can be said of what moves.
     fn watch_others(&mut self) {
         let Some(trial) = &mut self.calm.trial else { return };
         let is_back = |pod: &Pod| trial.told.is_some() || pod.store.as_ref() != Some(&trial.store);
@@ -237,7 +253,7 @@ impl World {
         let there: BTreeSet<_> =
             self.pods.iter().filter(|(_, pod)| !pod.deleting && is_back(pod)).filter_map(there).collect();
         let stays = self.pods.values().any(|pod| !pod.deleting && pod.store.as_ref() == Some(&trial.store));
-        if !stays || !trial.others.is_subset(&there) {
+        if !stays || trial.desk != self.last_desk || !trial.others.is_subset(&there) {
             self.calm.void += 1;
             (self.calm.trial, self.calm.over) = (None, self.calm.void == TRIALS);
             return self.visit("a machine came back and other workers went");
@@ -246,7 +262,7 @@ impl World {
     }
 
     /// I37, when all is whole again and at rest.
-    fn judge_trial(&mut self, place: usize) {
+    fn judge_trial(&mut self) {
         let Some(trial) = &self.calm.trial else { return };
         let Some((told, differs)) = trial.told else { return };
         if self.now < told + QUIET || self.disks.are_loading() {
@@ -263,33 +279,29 @@ impl World {
         self.calm.over = true;
         if self.disks.chance.once_in(2) {
             self.visit("the source is gone");
-            let failed = self.operators[place].desk.as_ref().map_or(0, |desk| desk.core.shards().failed().len());
-            self.calm.source_gone = Some(failed.into());
+            self.calm.source_is_gone = true;
         }
     }
 
     pub fn source_is_gone(&self) -> bool {
-        self.calm.source_gone.is_some()
+        self.calm.source_is_gone
     }
 
-    /// An attempt would read on, and there is neither a copy that its worker has or knows of, nor the source.
-    pub fn starves(&self, number: u64, nonce: u64, run: RunId) -> bool {
-        let pod = self.pods.get(&number).filter(|_| self.source_is_gone());
-        let attempt = pod.and_then(|pod| pod.process.as_ref()?.attempt(run)).filter(|attempt| attempt.reads());
+    /// L11. An attempt that reads on without a source has a copy, or was told of one.
+    pub fn copies_are_enough(&self, number: u64, nonce: u64, run: RunId) {
+        let pod = self.pods.get(&number).filter(|_| self.calm.source_is_gone);
+        let process = pod.and_then(|pod| pod.process.as_ref()).filter(|process| process.id.nonce == nonce);
+        let attempt = process.and_then(|process| process.attempt(run)).filter(|attempt| attempt.reads());
         let (Some(Target::Shard(index)), Some(pod)) = (attempt.map(|attempt| attempt.grant.target), pod) else {
-            return false;
+            return;
         };
         let group = blocks::group_of(index, self.scenario.shards);
         let near = pod.store.as_ref().is_some_and(|store| self.disks.has_whole(store, group));
-        !near && !self.disks.peers_told(number, nonce, group).iter().any(|peer| self.serves(peer, group))
-    }
-
-    /// L11, at the end of the job.
-    pub fn copies_were_enough(&self, failed: u64) {
-        let before = self.calm.source_gone.unwrap_or(failed);
+        let told = self.disks.peers_told(number, nonce, group);
+        let enough = near || told.iter().any(|peer| self.serves(peer, group));
         assert!(
-            failed <= before,
-            "L11 copies are enough: {failed} shards are given up, {before} were when the source went"
+            enough,
+            "L11 copies are enough: pod {number} reads shard {index}, has no copy, and was told of {told:?}"
         );
     }
 }

@@ -209,6 +209,7 @@ impl World {
             process.hears_at(now);
             demand(invariants::goes_on_alone(process.alone, orphan_millis));
         }
+        self.nobody_was_there(orphan_millis);
     }
 
     fn start(&mut self, pod: u64, nonce: u64, Assignment { run, grant }: Assignment) -> Option<Event> {
@@ -266,7 +267,8 @@ impl World {
     pub fn work(&mut self, pod: u64, nonce: u64, run: RunId) {
         let (shards, swept) = (self.scenario.shards, self.store.swept);
         let full = (self.now < self.full_until).then_some(Trouble::Full);
-        let (holds, starves) = (self.holds(pod, run), self.starves(pod, nonce, run));
+        let holds = self.holds(pod, run);
+        self.copies_are_enough(pod, nonce, run);
         let Some(process) = self.pods.get_mut(&pod).and_then(|pod| pod.process.as_mut()) else { return };
         if process.id.nonce != nonce {
             return;
@@ -280,15 +282,9 @@ impl World {
         }
         let Some(attempt) = process.attempts.get_mut(&run) else { return };
         let (trouble, target, pace) = (process.trouble.take().or(full), attempt.grant.target, attempt.pace);
-        let acted = match attempt.stop {
-            None if starves => Acted::Ends(failed(FailureClass::Timeout, "InputTimeout", false)),
-            _ => attempt.act(shards, trouble, &mut self.store),
-        };
+        let acted = attempt.act(shards, trouble, &mut self.store);
         if self.store.swept && !swept {
             self.visit(if self.api.seen.deleting { "swept after deletion" } else { "swept" });
-        }
-        if starves {
-            self.visit("no copy, and no source");
         }
         match trouble {
             Some(Trouble::Fails) => self.visit("store failed"),
