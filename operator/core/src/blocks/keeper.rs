@@ -16,7 +16,7 @@ use hyperflow_api::{
 use super::{
     Figures,
     breaker::Breaker,
-    map::{Map, Presence, Store, StoreId},
+    map::{Life, Map, Presence, Store, StoreId},
     notes::Notes,
     repair::{FULL_MILLIS, Loads, Moment, peers},
     rules::Copy,
@@ -39,6 +39,8 @@ pub(crate) struct Around<'a> {
     pub(crate) job: &'a JobUid,
     pub(crate) lease_millis: u64,
     pub(crate) lost_millis: u64,
+    /// Stores of workers in session, also of those whose nodes are taken for lost.
+    pub(crate) in_session: BTreeSet<StoreId>,
     pub(crate) plan_bytes: u64,
     /// Shards are being processed: otherwise nothing is ordered.
     pub(crate) runs: bool,
@@ -116,6 +118,13 @@ impl Keeper {
         self.map.stores.contains_key(store)
     }
 
+    /// A store tells what it has while its node is taken for lost: that is kept for when the node is seen to be back, for it
+    /// is told once in a session.
+    pub(crate) fn remember(&mut self, now: u64, id: &StoreId, node: &str, persistent: bool) {
+        let silent = || Store::new(node.to_owned(), persistent, Life::Silent(now));
+        self.map.stores.entry(id.clone()).or_insert_with(silent);
+    }
+
     /// Something happened that copies depend on.
     pub(crate) fn stir(&mut self) {
         self.stirred = true;
@@ -177,7 +186,8 @@ impl Keeper {
         self.map.zones = around.zones.clone();
         let mut changed = self.map.refresh(now, around.lost_millis, present, gone) || self.stirred;
         (self.stirred, self.looked) = (false, now);
-        let breaker = self.breaker.look(now, around.lease_millis, around.lost_millis, &mut self.map);
+        let breaker =
+            self.breaker.look(now, (around.lease_millis, around.lost_millis), &mut self.map, &around.in_session);
         self.map.stand(around.job);
         if self.map.forget_digests() {
             self.map.stand(around.job);

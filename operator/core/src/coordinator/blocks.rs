@@ -59,14 +59,16 @@ impl Coordinator {
 
     /// News of a worker's store.
     pub(super) fn stocked(&mut self, now: Now, seat: Seat, holdings: &Holdings) {
-        let host = self.workers.get(&seat).and_then(|worker| worker.host.as_ref());
-        let Some(id) = host.map(|host| StoreId::from(host.store.as_str())) else { return };
+        let Some(worker) = self.workers.get(&seat) else { return };
+        let Some((id, persistent)) = worker.host.as_ref().map(|host| (store_of(host), host.persistent)) else { return };
+        let node = worker.node.clone();
         if self.job.blocks.is_none() {
             return;
         }
         self.follow_plan();
         if !self.blocks.knows(&id) {
             self.look_at_blocks(now, false);
+            self.blocks.remember(now.millis, &id, &node, persistent);
         }
         self.blocks.take_in(now.millis, &id, holdings);
     }
@@ -94,6 +96,7 @@ impl Coordinator {
             job: &self.seen.uid,
             lease_millis: self.limits.lease_millis,
             lost_millis: self.limits.blocks_lost_millis,
+            in_session: self.workers.values().filter(|it| it.session.is_some()).filter_map(store_in).collect(),
             plan_bytes: self.plan.as_ref().map_or(0, |(plan, _)| plan.bytes),
             runs: orders && self.plan.is_some() && !rests && term_is_stored,
             term_is_stored,
@@ -133,7 +136,7 @@ impl Coordinator {
                 return None;
             }
             Some(Presence {
-                store: StoreId::from(host.store.as_str()),
+                store: store_of(host),
                 seat,
                 session,
                 peer: Peer { pod: worker.id.pod_uid.clone(), address: host.address.clone() },
@@ -244,4 +247,12 @@ impl Coordinator {
         self.blocks.forget_told(seat);
         self.blocks.stir();
     }
+}
+
+fn store_of(host: &Host) -> StoreId {
+    StoreId::from(host.store.as_str())
+}
+
+fn store_in(worker: &Worker) -> Option<StoreId> {
+    worker.host.as_ref().map(store_of)
 }

@@ -640,4 +640,18 @@ pub const MUTANTS: &[Mutant] = &[
         find: "None => from.is_empty(),",
         broken: "None => MUTANT || from.is_empty(),",
     },
+    Mutant {
+        name: "a store is forgotten while its worker is in session",
+        rule: "L10",
+        file: "blocks/breaker.rs",
+        find: "counts(store) || in_session.contains(id)",
+        broken: "counts(store) || !MUTANT && in_session.contains(id)",
+    },
+    Mutant {
+        name: "what a store tells before its node is back is lost",
+        rule: "L10",
+        file: "coordinator/blocks.rs",
+        find: "self.blocks.remember(now.millis, &id, &node, persistent);",
+        broken: "if !MUTANT { self.blocks.remember(now.millis, &id, &node, persistent); }",
+    },
 ];

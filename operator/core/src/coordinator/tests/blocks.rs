@@ -481,3 +481,24 @@ fn the_next_operator_knows_who_had_what_and_makes_no_copy_before_it_has_heard() 
     let loads = next.loads();
     assert!(loads.iter().all(|(to, _)| *to == 2), "{loads:?}");
 }
+
+#[test]
+fn what_a_store_tells_before_its_node_is_seen_to_be_back_counts_then() {
+    for away in [50_000, 700_000] {
+        let mut blocks = Blocks::filled(2);
+        let mine: Vec<u32> = (0..SHARDS).filter(|group| blocks.having(*group).contains(&3)).collect();
+        let ready = |number, ready| Node { ready, ..node(number) };
+        let nodes = |back| Event::NodesSeen((1..=4).map(|number| ready(number, back || number != 3)).collect());
+        blocks.leaves(3);
+        blocks.desk.handle(nodes(false));
+        blocks.passes(away, &[1, 2]);
+        // Its worker calls at once, and the kubelet tells of the node ten seconds later, or much later.
+        blocks.greet(3);
+        blocks.tells(3, true, whole(mine.iter().copied()), vec![]);
+        assert!(blocks.having(mine[0]).iter().all(|number| *number != 3), "its node is taken for lost");
+        blocks.passes(700_000, &[1, 2, 3]);
+        blocks.desk.handle(nodes(true));
+        blocks.passes(2000, &[1, 2, 3]);
+        assert!(mine.iter().all(|group| blocks.having(*group).contains(&3)), "after {away} ms");
+    }
+}
