@@ -647,11 +647,4 @@ pub const MUTANTS: &[Mutant] = &[
         find: "counts(store) || in_session.contains(id)",
         broken: "counts(store) || !MUTANT && in_session.contains(id)",
     },
-    Mutant {
-        name: "what a store tells before its node is back is lost",
-        rule: "L10",
-        file: "coordinator/blocks.rs",
-        find: "self.blocks.remember(now.millis, &id, &node, persistent);",
-        broken: "if !MUTANT { self.blocks.remember(now.millis, &id, &node, persistent); }",
-    },
 ];
