@@ -187,8 +187,8 @@ impl Loads {
         missing
     }
 
-    /// Stores for more copies, best first: those in zones without one, then those that have some of it, for less moves,
-    /// then the nearest.
+    /// Stores for more copies, best first: those that have some of it, for less moves, then those in zones without one, then
+    /// the nearest.
     fn targets(
         &self,
         moment: &Moment,
@@ -215,12 +215,17 @@ impl Loads {
         let some = |store: &Store| store.held.get(&group).is_some_and(|held| held.good + held.stale + held.corrupt > 0);
         let far = |store: &Store| store.distances.get(group as usize).copied().unwrap_or(u64::MAX);
         let mut all: Vec<_> = map.stores.iter().filter(fit).collect();
-        all.sort_by_key(|(id, store)| (!some(store), far(store), *id));
-        let all = all.into_iter().map(|(id, store)| (id, store.node.as_str())).collect();
-        // The owners are asked, or nobody: a busy owner is waited for.
+        all.sort_by_key(|(id, store)| (far(store), *id));
         let missing = moment.replicas.saturating_sub(nodes.len());
+        let (mut had, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, store)| some(store));
+        had.truncate(missing);
+        let mut nodes = nodes.clone();
+        nodes.extend(had.iter().map(|(_, store)| store.node.clone()));
+        let others = others.into_iter().map(|(id, store)| (id, store.node.as_str())).collect();
+        let others = map.zones.choose(others, &nodes, missing - had.len());
+        // The owners are asked, or nobody: a busy owner is waited for.
         let idle = |id: &&StoreId| self.incoming.get(*id).is_none_or(|count| *count < most);
-        map.zones.choose(all, nodes, missing).into_iter().filter(idle).cloned().collect()
+        had.into_iter().map(|(id, _)| id).chain(others).filter(idle).cloned().collect()
     }
 
     /// Stores to read a group from, best first: on the same node, in its zone, then elsewhere, and of each those that serve

@@ -613,18 +613,18 @@ pub const MUTANTS: &[Mutant] = &[
         broken: "Life::Silent(since) if !MUTANT && (store.gone || now >= since + lost_millis) => Life::Lost(since),",
     },
     Mutant {
-        name: "a load that failed is not tried again",
-        rule: "L10",
-        file: "blocks/repair.rs",
-        find: "moment.now < *until)",
-        broken: "MUTANT || moment.now < *until)",
-    },
-    Mutant {
         name: "a copy is made anew beside what is left of one",
         rule: "I37",
         file: "blocks/repair.rs",
-        find: "(!some, store.distances",
-        broken: "(!some && !MUTANT, store.distances",
+        find: "partition(|(_, store)| some(store))",
+        broken: "partition(|(_, store)| some(store) && !MUTANT)",
+    },
+    Mutant {
+        name: "of copies that are too many, the farthest goes",
+        rule: "I38",
+        file: "blocks/keeper/surplus.rs",
+        find: "(beside(id, store), far(store), (*id).clone())",
+        broken: "(if MUTANT { Nearness::Apart } else { beside(id, store) }, far(store), (*id).clone())",
     },
     Mutant {
         name: "a worker in session is an orphan if it is told nothing",
