@@ -43,10 +43,11 @@ struct State {
 }
 
 impl News {
-    /// Whether this plan is another one than before.
-    fn begin(&self, plan: &str) -> bool {
+    /// Whether all is to be looked through: this plan is another one than before, or `shared` says that others may have
+    /// changed what is there.
+    fn begin(&self, plan: &str, shared: bool) -> bool {
         let mut state = locked(&self.state);
-        if state.plan.as_deref() == Some(plan) {
+        if state.plan.as_deref() == Some(plan) && !shared {
             return false;
         }
         *state = State { plan: Some(plan.into()), ended: std::mem::take(&mut state.ended), ..State::default() };
@@ -59,10 +60,11 @@ impl News {
 }
 
 impl Keeper {
-    /// Compares the store with a plan, in the background: all of it, the first time.
+    /// Compares the store with a plan, in the background: all of it, the first time, and in each session where another pod may
+    /// have the same volume.
     pub fn survey(self: &Arc<Self>, work: &Arc<Work>, plan: &str) {
         self.work_for(work);
-        if !self.news().begin(plan) {
+        if !self.news().begin(plan, self.host().persistent) {
             return;
         }
         let (keeper, work, plan) = (self.clone(), work.clone(), plan.to_owned());

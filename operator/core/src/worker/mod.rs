@@ -293,7 +293,7 @@ impl Worker {
             FromOperator::Welcome(welcome) => {
                 if self.session.welcome(now.millis, &welcome) {
                     self.outbox.begin_session();
-                    self.stock.begin_session();
+                    self.stock.begin_session(self.host.as_ref().is_some_and(|host| host.persistent));
                     effects.push(Effect::Configure(Box::new(welcome)));
                 } else {
                     effects.push(Effect::Disconnect("an operator of a lower term answered"));

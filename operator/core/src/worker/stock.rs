@@ -19,8 +19,9 @@ pub(super) struct Stock {
 }
 
 impl Stock {
-    pub(super) fn begin_session(&mut self) {
-        self.told = false;
+    /// A store that another pod may have as well is looked through again first.
+    pub(super) fn begin_session(&mut self, shared: bool) {
+        (self.told, self.known) = (false, self.known && !shared);
     }
 
     /// The shell has looked.
@@ -78,7 +79,12 @@ mod tests {
         assert_eq!(stock.untold(), None);
         stock.news(news(false, vec![held(1, 2)]));
         assert_eq!(stock.untold(), Some(news(false, vec![held(1, 2)])));
-        stock.begin_session();
+        stock.begin_session(false);
         assert_eq!(stock.untold(), Some(news(true, vec![held(0, 2), held(1, 2)])));
+        // Another worker on the volume has dropped one meanwhile.
+        stock.begin_session(true);
+        assert_eq!(stock.untold(), None);
+        stock.news(news(true, vec![held(0, 2)]));
+        assert_eq!(stock.untold(), Some(news(true, vec![held(0, 2)])));
     }
 }
