@@ -613,6 +613,13 @@ pub const MUTANTS: &[Mutant] = &[
         broken: "Life::Silent(since) if !MUTANT && (store.gone || now >= since + lost_millis) => Life::Lost(since),",
     },
     Mutant {
+        name: "a load that failed is not tried again",
+        rule: "L10",
+        file: "blocks/repair.rs",
+        find: "moment.now < *until)",
+        broken: "MUTANT || moment.now < *until)",
+    },
+    Mutant {
         name: "a copy is made anew beside what is left of one",
         rule: "I37",
         file: "blocks/repair.rs",

@@ -117,10 +117,15 @@ impl World {
             );
         } else if self.calm.trial.is_some() {
             self.judge_trial();
-        } else if !self.disks.are_loading() {
+        } else if !self.disks.are_loading() && self.pool_is_settled() {
             self.visit("copies are all there");
             self.begin_trial(place);
         }
+    }
+
+    /// No pod is about to go: where one came back and another had taken its place, copies move for that.
+    fn pool_is_settled(&self) -> bool {
+        self.pods.len() <= self.scenario.parallelism as usize && self.pods.values().all(|pod| !pod.deleting)
     }
 
     /// Shards of the job that nobody has settled yet, by a desk's books.

@@ -256,8 +256,9 @@ impl World {
         if self.disks.chance.once_in(40) && !healed {
             disk.full_until = now + 2000;
         }
+        let fails = self.disks.chance.once_in(20) && !healed;
         let missing = u64::from(PARTS - disk.held(group).good) * BYTES;
-        let reason = match (now < disk.full_until, served || source) {
+        let reason = match (now < disk.full_until, (served || source) && !fails) {
             (true, _) => Some(Trouble::FULL),
             (false, false) => Some(Trouble::NO_COPY),
             (false, true) => None,
