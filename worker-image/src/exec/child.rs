@@ -285,7 +285,7 @@ fn find_again(name: &OsStr, environment: &[Variable], dir: Option<&Path>) -> Res
 }
 
 /// The PATH that a program will have.
-fn search<'a>(environment: &'a [Variable]) -> &'a OsStr {
+fn search(environment: &[Variable]) -> &OsStr {
     environment.iter().find(|(name, _)| &**name == "PATH").map_or(OsStr::new(PATH), |(_, value)| value)
 }
 
