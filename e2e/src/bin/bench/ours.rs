@@ -99,11 +99,6 @@ pub fn active(status: &ShardJobStatus) -> i32 {
     shards(status).active
 }
 
-/// Shards that are done.
-pub fn succeeded(status: &ShardJobStatus) -> i32 {
-    shards(status).succeeded
-}
-
 /// Runs shards that leave nothing in a store. What was done before the first status that speaks of any is not counted, nor
 /// its time.
 pub async fn run_unstored(place: &Place, manifest: Value) -> Result<(Taken, Vec<Entry>)> {
