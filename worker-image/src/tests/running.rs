@@ -46,6 +46,12 @@ fn end(event: Option<Event>) -> (RunId, Outcome) {
     }
 }
 
+/// How an attempt ended that was told to stop: at once, if it had not begun yet.
+fn stopped(runner: &Runner, reports: &mut mpsc::Receiver<Event>, run: RunId) -> (RunId, Outcome) {
+    let heard = || std::iter::from_fn(|| reports.blocking_recv()).find(|event| matches!(event, Event::Ended { .. }));
+    end(runner.stop(run, Stop::Now).or_else(heard))
+}
+
 #[test]
 fn a_noop_is_over_at_once() {
     let (mut runner, _reports) = runner();
@@ -109,11 +115,7 @@ fn a_stopped_attempt_ends_as_stopped() {
     let planned = super::plan(&volume.work(8)).unwrap();
     runner.use_plan(PlanRef { shards: planned.shards, digest: planned.digest });
     runner.start(assignment(1, Target::Shard(0)));
-    // It may not have begun yet.
-    let ended = runner
-        .stop(RunId(1), Stop::Now)
-        .or_else(|| std::iter::from_fn(|| reports.blocking_recv()).find(|event| matches!(event, Event::Ended { .. })));
-    assert_eq!(end(ended), (RunId(1), Outcome::Stopped));
+    assert_eq!(stopped(&runner, &mut reports, RunId(1)), (RunId(1), Outcome::Stopped));
 }
 
 #[test]
@@ -128,10 +130,7 @@ fn an_attempt_that_is_stopped_in_line_does_not_begin() {
     }
     assert_eq!(end(runner.stop(RunId(3), Stop::AfterCheckpoint)), (RunId(3), Outcome::Stopped), "at once");
     for run in [RunId(1), RunId(2)] {
-        let ended = runner.stop(run, Stop::Now).or_else(|| {
-            std::iter::from_fn(|| reports.blocking_recv()).find(|event| matches!(event, Event::Ended { .. }))
-        });
-        assert_eq!(end(ended), (run, Outcome::Stopped));
+        assert_eq!(stopped(&runner, &mut reports, run), (run, Outcome::Stopped));
     }
     std::thread::sleep(std::time::Duration::from_millis(50));
     assert!(reports.try_recv().is_err(), "an attempt ends once");

@@ -152,10 +152,7 @@ impl Keeper {
             let full = end.trouble.as_ref().filter(|trouble| trouble.reason == Trouble::FULL);
             if let (Some(trouble), Some(store)) = (full, self.map.stores.get_mut(id)) {
                 store.full_until = now + FULL_MILLIS;
-                if !std::mem::replace(&mut store.told_full, true) {
-                    let message = format!("the blocks on node '{node}' have no more room: {}", trouble.message);
-                    self.warn(Trouble::FULL, message);
-                }
+                self.tell_of_full_store(id, &trouble.message);
             }
         }
         if holdings.full {
@@ -263,16 +260,19 @@ impl Keeper {
     /// A store that has room for none of the groups that lack copies is told of as one is whose load found no room: it will
     /// not be asked.
     fn tell_of_full_stores(&mut self, least: u64) {
-        let plan = &self.map.plan;
-        let full = |store: &&mut Store| store.is_confirmed(plan) && store.free < least && !store.told_full;
-        for store in self.map.stores.values_mut().filter(full) {
-            store.told_full = true;
-            let message = format!(
-                "the blocks on node '{}' have no more room: a group takes {least} bytes, and {} are free",
-                store.node, store.free
-            );
-            self.news.push(Announcement { warning: true, reason: Trouble::FULL, message });
+        let full = |(_, store): &(&StoreId, &Store)| store.is_confirmed(&self.map.plan) && store.free < least;
+        let full: Vec<_> = self.map.stores.iter().filter(full).map(|(id, store)| (id.clone(), store.free)).collect();
+        for (id, free) in full {
+            self.tell_of_full_store(&id, &format!("a group takes {least} bytes, and {free} are free"));
         }
+    }
+
+    /// Once for each store.
+    fn tell_of_full_store(&mut self, id: &StoreId, why: &str) {
+        let Some(store) = self.map.stores.get_mut(id).filter(|store| !store.told_full) else { return };
+        store.told_full = true;
+        let message = format!("the blocks on node '{}' have no more room: {why}", store.node);
+        self.warn(Trouble::FULL, message);
     }
 
     /// What readers were told, and is not so any more.

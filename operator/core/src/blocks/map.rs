@@ -80,7 +80,7 @@ pub(crate) struct Store {
     pub(super) ready: BTreeSet<u32>,
     weight: u64,
     /// To each group.
-    pub(super) distances: Vec<u64>,
+    distances: Vec<u64>,
 }
 
 impl Store {
@@ -127,6 +127,11 @@ impl Store {
     /// Its copies stay when its pod goes, or its pod does not go.
     pub(super) fn stays(&self) -> bool {
         self.persistent || self.mates.iter().any(|mate| !mate.leaving)
+    }
+
+    /// How far it is from a group by rendezvous.
+    pub(super) fn distance_to(&self, group: u32) -> u64 {
+        self.distances.get(group as usize).copied().unwrap_or(u64::MAX)
     }
 
     /// It takes new groups of so many bytes.

@@ -213,9 +213,8 @@ impl Loads {
         };
         // What is old or damaged there had its place there, and may have it again.
         let some = |store: &Store| store.held.get(&group).is_some_and(|held| held.good + held.stale + held.corrupt > 0);
-        let far = |store: &Store| store.distances.get(group as usize).copied().unwrap_or(u64::MAX);
         let mut all: Vec<_> = map.stores.iter().filter(fit).collect();
-        all.sort_by_key(|(id, store)| (far(store), *id));
+        all.sort_by_key(|(id, store)| (store.distance_to(group), *id));
         let missing = moment.replicas.saturating_sub(nodes.len());
         let (mut had, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, store)| some(store));
         had.truncate(missing);

@@ -630,8 +630,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "of copies that are too many, the farthest goes",
         rule: "I38",
         file: "blocks/keeper/surplus.rs",
-        find: "(beside(id, store), far(store), (*id).clone())",
-        broken: "(if MUTANT { Nearness::Apart } else { beside(id, store) }, far(store), (*id).clone())",
+        find: "(beside(id, store), store.distance_to(group), (*id).clone())",
+        broken: "(if MUTANT { Nearness::Apart } else { beside(id, store) }, store.distance_to(group), (*id).clone())",
     },
     Mutant {
         name: "a worker in session is an orphan if it is told nothing",

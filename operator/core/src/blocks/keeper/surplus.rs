@@ -106,8 +106,7 @@ impl Keeper {
             let others = stores().filter(|(other, it)| *other != id && it.stays());
             others.map(|(_, other)| self.map.zones.between(&store.node, &other.node)).max().unwrap_or(Nearness::Apart)
         };
-        let far = |store: &Store| store.distances.get(group as usize).copied().unwrap_or(u64::MAX);
-        let farthest = stores().max_by_key(|(id, store)| (beside(id, store), far(store), (*id).clone()));
+        let farthest = stores().max_by_key(|(id, store)| (beside(id, store), store.distance_to(group), (*id).clone()));
         farthest.map(|(id, _)| id.clone())
     }
 }
