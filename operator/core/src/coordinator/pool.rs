@@ -8,8 +8,9 @@ use crate::Now;
 /// How long a refusal of the API server is shown after the last one: longer than until the next try.
 const REFUSAL_MILLIS: u64 = 60_000;
 
-/// What the kubelet says while it makes ready what containers need. That takes a moment, and no more.
-const STARTING: &str = "ContainerCreating";
+/// What the kubelet says while it makes ready what containers need, without and with an init container. That takes a
+/// moment, and no more.
+const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 /// After so long something is missing.
 const STARTING_MILLIS: u64 = 20_000;
@@ -89,11 +90,15 @@ impl Pool {
 
     /// The cluster says why it does not run; or it is about to for so long that something must be missing.
     pub(super) fn is_in_trouble(&self, pod: &Pod) -> bool {
-        pod.trouble.as_ref().is_some_and(|(reason, _)| reason != STARTING || self.stuck.contains(&pod.uid))
+        pod.trouble
+            .as_ref()
+            .is_some_and(|(reason, _)| !STARTING.contains(&reason.as_str()) || self.stuck.contains(&pod.uid))
     }
 
     fn note_starting(&mut self, now: u64) {
-        let starts = |pod: &&Pod| !pod.leaving && pod.trouble.as_ref().is_some_and(|(reason, _)| reason == STARTING);
+        let starts = |pod: &&Pod| {
+            !pod.leaving && pod.trouble.as_ref().is_some_and(|(reason, _)| STARTING.contains(&reason.as_str()))
+        };
         let before = std::mem::take(&mut self.starting);
         let since = |pod: &Pod| (pod.uid.clone(), before.get(&pod.uid).copied().unwrap_or(now));
         self.starting = self.pods.values().filter(starts).map(since).collect();

@@ -276,7 +276,9 @@ fn why_no_worker_runs_is_said_in_the_clusters_words_with_a_remedy() {
 
 #[test]
 fn a_pod_that_starts_for_long_lacks_something() {
-    assert_eq!(says_of(&[("ContainerCreating", "")], 19).reason, "Starting");
+    for reason in ["ContainerCreating", "PodInitializing"] {
+        assert_eq!(says_of(&[(reason, "")], 19).reason, "Starting");
+    }
     let says = says_of(&[("ContainerCreating", "")], 22);
     assert_eq!((says.status.as_str(), says.reason.as_str()), ("False", "VolumeNotReady"));
     assert!(says.message.contains("kubectl describe pod job-0 --namespace ns"), "{}", says.message);
