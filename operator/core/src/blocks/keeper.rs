@@ -224,7 +224,10 @@ impl Keeper {
             let (copies, expected) = standing.map_or((0, 0), |it| (it.readable.len(), it.expected.len()));
             let known = self.whole.contains(group) && copies > 0;
             let first = if known { usize::from(copies > 1) } else { 2 };
-            (expected < self.replicas).then_some((first, if known { copies } else { 0 }, group))
+            if expected < self.replicas {
+                return Some((first, if known { copies } else { 0 }, group));
+            }
+            self.map.could_be_farther_apart(&standing?.expected, self.replicas).then_some((3, 0, group))
         };
         let mut queue: Vec<_> = around.open.iter().filter_map(|group| rank(*group)).collect();
         queue.sort_unstable();

@@ -306,6 +306,14 @@ impl Map {
         self.stores.values().filter(|store| store.is_live()).all(|store| store.is_confirmed(&self.plan))
     }
 
+    /// Copies on these nodes are in fewer zones than so many of them could be, for there is a store in another one.
+    pub(super) fn could_be_farther_apart(&self, nodes: &BTreeSet<String>, replicas: usize) -> bool {
+        let on = || nodes.iter().map(String::as_str);
+        let takes = |store: &&Store| store.is_confirmed(&self.plan) && store.mates.iter().any(|mate| mate.fit);
+        let takers = || self.stores.values().filter(takes).filter(|store| !store.node.is_empty());
+        self.zones.count(on()) < replicas && takers().any(|store| self.zones.is_apart(&store.node, on()))
+    }
+
     pub(super) fn standing(&self, group: u32) -> Option<&Standing> {
         self.standings.get(group as usize)
     }

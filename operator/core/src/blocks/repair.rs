@@ -1,7 +1,7 @@
 //! Which copies are made next, and from where: reservations on both sides, so that no store is overrun.
 //!
 //! First what has one copy left, then what lost some, then what never had them all, in the order of groups: that is the
-//! order in which shards are leased.
+//! order in which shards are leased. Last what has all its copies in fewer zones than it could.
 
 use std::{
     cmp::Reverse,
@@ -145,14 +145,15 @@ impl Loads {
         let Some(standing) = map.standing(group) else { return 0 };
         let mut nodes = standing.expected.clone();
         nodes.extend(self.of_group(group).filter_map(|to| map.stores.get(to)).map(|store| store.node.clone()));
-        let mut missing = moment.replicas.saturating_sub(nodes.len());
+        let short = moment.replicas.saturating_sub(nodes.len());
+        let mut missing = short.max(usize::from(map.could_be_farther_apart(&nodes, moment.replicas)));
         if missing == 0 || !moment.may_copy && !standing.expected.is_empty() {
-            return missing;
+            return short;
         }
         let from_source = standing.readable.is_empty();
         // Copies that are only silent are waited for; and the source is read once, the others get it from there.
         if from_source && !nodes.is_empty() {
-            return missing;
+            return short;
         }
         let urgent = !at_first && standing.readable.len() == 1;
         for to in self.targets(moment, map, group, at_first, &nodes) {
@@ -184,11 +185,11 @@ impl Loads {
                 break;
             }
         }
-        missing
+        missing.min(short)
     }
 
     /// Stores for more copies, best first: those that have some of it, for less moves, then those in zones without one, then
-    /// the nearest.
+    /// the nearest. Where copies are enough, only those in zones without one.
     fn targets(
         &self,
         moment: &Moment,
@@ -198,6 +199,7 @@ impl Loads {
         nodes: &BTreeSet<String>,
     ) -> Vec<StoreId> {
         let most = if at_first { INCOMING_AT_FIRST } else { INCOMING };
+        let short = moment.replicas.saturating_sub(nodes.len());
         let fit = |(id, store): &(&StoreId, &Store)| {
             let held = store.held.get(&group);
             let here = held.map_or(0, |held| held.bytes);
@@ -207,6 +209,7 @@ impl Loads {
                 && !whole
                 && !store.node.is_empty()
                 && !nodes.contains(&store.node)
+                && (short > 0 || map.zones.is_apart(&store.node, nodes.iter().map(String::as_str)))
                 && store.has_room(moment.now, moment.group_bytes.saturating_sub(here))
                 && !rests
                 && !store.dropping.contains_key(&group)
@@ -215,7 +218,7 @@ impl Loads {
         let some = |store: &Store| store.held.get(&group).is_some_and(|held| held.good + held.stale + held.corrupt > 0);
         let mut all: Vec<_> = map.stores.iter().filter(fit).collect();
         all.sort_by_key(|(id, store)| (store.distance_to(group), *id));
-        let missing = moment.replicas.saturating_sub(nodes.len());
+        let missing = short.max(1);
         let (mut had, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, store)| some(store));
         had.truncate(missing);
         let mut nodes = nodes.clone();

@@ -63,7 +63,7 @@ pub(crate) struct Case {
     pub(crate) elsewhere: usize,
     /// Copies wanted.
     pub(crate) wanted: usize,
-    /// Fewer copies are known, or are being made, than wanted.
+    /// Fewer copies are known, or are being made, than wanted; or they are in fewer zones, and this one is in another.
     pub(crate) too_few: bool,
     /// Of all confirmed whole copies it is the farthest by rendezvous; the second ones on a node or in a zone come first.
     pub(crate) farthest: bool,

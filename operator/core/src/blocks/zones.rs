@@ -36,11 +36,16 @@ impl Zones {
         }
     }
 
+    /// No other is in the zone of this node, as far as is known, or the same.
+    pub(super) fn is_apart<'a>(&self, node: &str, mut others: impl Iterator<Item = &'a str>) -> bool {
+        others.all(|other| self.between(node, other) == Nearness::Apart)
+    }
+
     /// How many zones these nodes are in. One of which none is known counts as one of its own.
     pub(super) fn count<'a>(&self, nodes: impl Iterator<Item = &'a str>) -> usize {
         let mut apart: Vec<&str> = Vec::new();
         for node in nodes {
-            if apart.iter().all(|other| self.between(node, other) == Nearness::Apart) {
+            if self.is_apart(node, apart.iter().copied()) {
                 apart.push(node);
             }
         }
@@ -53,8 +58,7 @@ impl Zones {
         let mut taken: Vec<&str> = nodes.iter().map(String::as_str).collect();
         let (mut left, mut chosen) = (candidates, Vec::new());
         while chosen.len() < copies && !left.is_empty() {
-            let is_apart = |node: &str| taken.iter().all(|other| self.between(node, other) == Nearness::Apart);
-            let place = left.iter().position(|(_, node)| is_apart(node)).unwrap_or(0);
+            let place = left.iter().position(|(_, node)| self.is_apart(node, taken.iter().copied())).unwrap_or(0);
             let (candidate, node) = left.remove(place);
             taken.push(node);
             chosen.push(candidate);

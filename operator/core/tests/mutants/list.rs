@@ -634,6 +634,13 @@ pub const MUTANTS: &[Mutant] = &[
         broken: "(if MUTANT { Nearness::Apart } else { beside(id, store) }, store.distance_to(group), (*id).clone())",
     },
     Mutant {
+        name: "copies that are enough stay in one zone",
+        rule: "L10",
+        file: "blocks/map.rs",
+        find: "self.zones.count(on()) < replicas &&",
+        broken: "!MUTANT && self.zones.count(on()) < replicas &&",
+    },
+    Mutant {
         name: "a worker in session is an orphan if it is told nothing",
         rule: "P17",
         file: "worker/session.rs",

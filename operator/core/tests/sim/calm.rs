@@ -172,12 +172,21 @@ impl World {
         if usable.len() < self.pods.len().max(pods) {
             return Some(format!("of {} pods {} keep copies", self.pods.len(), usable.len()));
         }
-        let copies = |group: u32| {
+        let on = |group: u32| -> BTreeSet<usize> {
             let whole = usable.iter().filter(|(_, store)| self.disks.has_whole(store, group));
-            whole.map(|(machine, _)| *machine).collect::<BTreeSet<_>>().len()
+            whole.map(|(machine, _)| *machine).collect()
         };
-        let lacking = open.into_iter().find(|group| copies(*group) < wanted)?;
-        Some(format!("group {lacking} has {} copies of {wanted} on machines {machines:?}", copies(lacking)))
+        let zones = |machines: &BTreeSet<usize>| {
+            let zones = machines.iter().filter_map(|machine| self.scenario.zone_of(*machine));
+            zones.collect::<BTreeSet<_>>().len()
+        };
+        let apart = zones(&machines).min(wanted);
+        let lacks = |group: &u32| on(*group).len() < wanted || zones(&on(*group)) < apart;
+        let lacking = open.into_iter().find(lacks)?;
+        let on = on(lacking);
+        Some(format!(
+            "of {wanted} copies in {apart} zones of group {lacking} on {machines:?} there are those on {on:?}"
+        ))
     }
 
     /// A machine with copies goes, for a moment or for so long that they are made again elsewhere.

@@ -42,7 +42,7 @@ impl Keeper {
                     confirmed: store.is_confirmed(&self.map.plan) && !store.dropping.contains_key(&group),
                     elsewhere,
                     wanted: self.replicas,
-                    too_few: standing.expected.len() < self.replicas,
+                    too_few: self.is_wanted(&store.node, &standing.expected),
                     farthest: farthest.as_ref() == Some(id) && !read,
                     all_told,
                     term_is_stored: around.term_is_stored,
@@ -62,6 +62,13 @@ impl Keeper {
                 break;
             }
         }
+    }
+
+    /// One more copy on this node is wanted beside those on others.
+    fn is_wanted(&self, node: &str, expected: &BTreeSet<String>) -> bool {
+        let others = || expected.iter().map(String::as_str);
+        let apart = || self.map.zones.count(others()) < self.replicas && self.map.zones.is_apart(node, others());
+        expected.len() < self.replicas || apart()
     }
 
     /// Nodes with a copy that may be read and stays, but for that of this store.

@@ -153,13 +153,25 @@ impl Blocks {
         orders.collect()
     }
 
-    /// Carries out every load at once, until there is none.
+    /// Carries out every order at once, until there is none. Returns loads from the source, and from others.
     fn fill(&mut self) -> (usize, usize) {
         let (mut source, mut peers) = (0, 0);
         for _ in 0..100 {
             let orders = self.orders();
-            for (to, order) in &orders {
-                if let BlockOrder::Load { group, order, from, source: reads, .. } = order {
+            if orders.is_empty() {
+                break;
+            }
+            let (from_source, from_peers) = self.carries_out(&orders);
+            (source, peers) = (source + from_source, peers + from_peers);
+        }
+        (source, peers)
+    }
+
+    fn carries_out(&mut self, orders: &[(u64, BlockOrder)]) -> (usize, usize) {
+        let (mut source, mut peers) = (0, 0);
+        for (to, order) in orders {
+            match order {
+                BlockOrder::Load { group, order, from, source: reads, .. } => {
                     assert_eq!(*reads, from.is_empty(), "the source is for what nobody has");
                     if *reads {
                         source += 1;
@@ -169,9 +181,8 @@ impl Blocks {
                     let end = LoadEnd { group: *group, order: *order, from_peers: 0, from_source: 0, trouble: None };
                     self.tells(*to, false, whole([*group]), vec![end]);
                 }
-            }
-            if orders.is_empty() {
-                break;
+                BlockOrder::Drop { group, .. } => self.tells(*to, false, vec![held(*group, 0, 0, 0)], vec![]),
+                BlockOrder::Access { .. } => {}
             }
         }
         (source, peers)

@@ -57,6 +57,27 @@ fn a_copy_is_made_in_the_same_zone_when_there_is_no_other() {
 }
 
 #[test]
+fn a_zone_that_comes_late_gets_a_copy_of_each_group_and_one_of_the_others_goes() {
+    let mut blocks = planned(2, "aab");
+    (1..=2).for_each(|number| blocks.tells(number, true, vec![], vec![]));
+    blocks.passes(10_000, &[1, 2]);
+    let shards = SHARDS as usize;
+    assert_eq!(blocks.fill(), (shards, shards));
+    blocks.tells(3, true, vec![], vec![]);
+    let (mut orders, mut dropped) = (blocks.orders(), 0);
+    assert_eq!(orders.len(), 1, "one at a time, for nothing is lacking: {orders:?}");
+    while !orders.is_empty() {
+        dropped += orders.iter().filter(|(_, order)| matches!(order, BlockOrder::Drop { .. })).count();
+        assert!(dropped <= shards);
+        blocks.carries_out(&orders);
+        orders = blocks.orders();
+    }
+    assert_eq!(dropped, shards);
+    let places = places(&blocks);
+    assert!(places.iter().all(|on| on.len() == 2 && on.contains(&3)), "not all are in zone b: {places:?}");
+}
+
+#[test]
 fn what_is_left_of_a_copy_is_made_whole_before_another_zone_gets_one() {
     let mut blocks = planned(2, "aab");
     blocks.tells(1, true, whole([0]), vec![]);
