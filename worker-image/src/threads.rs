@@ -174,7 +174,14 @@ mod tests {
             threads.run(move || tell.send(work).unwrap()).unwrap();
         }
         assert_eq!(told.iter().take(2).count(), 2);
-        threads.run(move || held.recv().unwrap()).unwrap();
+        let begun = Arc::new(Barrier::new(2));
+        let begins = begun.clone();
+        let work = move || {
+            begins.wait();
+            held.recv().unwrap();
+        };
+        threads.run(work).unwrap();
+        begun.wait();
         let shared = Arc::downgrade(&threads.shared);
         drop(threads);
         release.send(()).unwrap();
