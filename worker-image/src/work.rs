@@ -22,7 +22,7 @@ use hyperflow_core::{
 use crate::{
     attempt::Attempt,
     blocks::{Keeper, error::BlockError},
-    exec::{scratch::Spare, slot},
+    exec::{ear, scratch::Spare, slot},
     fault::{self, Fault},
     metrics::Metrics,
     plan_file::PlanFile,
@@ -56,6 +56,8 @@ pub struct Work {
     pub records: Arc<Records>,
     /// Directories for programs.
     pub scratch: Spare,
+    /// Pipes for their stderr.
+    pub ears: ear::Spare,
     /// Programs that live for many shards.
     pub slots: slot::Pool,
     keeper: Option<Arc<Keeper>>,
@@ -105,6 +107,7 @@ impl Work {
             started: Instant::now(),
             plan: Mutex::default(),
             scratch: Spare::default(),
+            ears: ear::Spare::default(),
             commits: Mutex::default(),
             slots: slot::Pool::default(),
             opened: Mutex::default(),

@@ -29,6 +29,7 @@ use rustix::{
 };
 
 use super::{
+    ear::Ear,
     environment::Variable,
     kernel,
     orphans::{self, Owner},
@@ -56,6 +57,8 @@ pub struct Start<'a> {
     pub stdin: Stdin<'a>,
     /// Where its stdout goes.
     pub stdout: Stdout<'a>,
+    /// Where its stderr goes.
+    pub stderr: &'a Ear,
 }
 
 /// What a program reads.
@@ -94,8 +97,8 @@ pub struct Child {
     pub stdin: Option<ChildStdin>,
     /// What it writes to stdout.
     pub stdout: Option<io::PipeReader>,
-    /// What it writes to stderr.
-    pub stderr: io::PipeReader,
+    /// Nothing was left behind when it ended.
+    pub alone: bool,
 }
 
 impl Child {
@@ -123,7 +126,7 @@ impl Child {
         if let Some(dir) = dir {
             starting.current_dir(dir);
         }
-        let (stderr, to_stderr) = io::pipe().map_err(|error| no_process(&error))?;
+        let to_stderr = || start.stderr.to_write().map_err(|error| no_process(&error));
         let read = match stdout {
             Stdout::Pipe => {
                 let (read, to_stdout) = io::pipe().map_err(|error| no_process(&error))?;
@@ -131,7 +134,7 @@ impl Child {
                 Some(read)
             }
             Stdout::Stderr => {
-                starting.stdout(to_stderr.try_clone().map_err(|error| no_process(&error))?);
+                starting.stdout(to_stderr()?);
                 None
             }
             Stdout::File(file) => {
@@ -139,7 +142,7 @@ impl Child {
                 None
             }
         };
-        starting.stderr(to_stderr);
+        starting.stderr(to_stderr()?);
         orphans::adopt_all();
         let mut owner = Owner::new(start.mark.clone());
         let mut child = starting.spawn().map_err(|error| {
@@ -154,7 +157,7 @@ impl Child {
         owner.leads(group);
         let pidfd = pidfd_open(group, PidfdFlags::empty()).ok();
         let stdin = child.stdin.take();
-        Ok(Self { child, group, pidfd, reaped: None, owner, stdin, stdout: read, stderr })
+        Ok(Self { child, group, pidfd, reaped: None, owner, stdin, stdout: read, alone: false })
     }
 
     /// Becomes readable when it has ended, where the kernel can do that.
@@ -195,7 +198,7 @@ impl Child {
             (None, signal) => Ended::Killed(signal.unwrap_or_default()),
         };
         self.reaped = Some(ended);
-        self.owner.end();
+        self.alone = self.owner.end();
         Ok(ended)
     }
 }
@@ -213,7 +216,7 @@ fn refused(program: &Program, why: &NotStarted) -> Fault {
 }
 
 /// The system has no room for a process: nothing that the program or its shard could help.
-fn no_process(error: &io::Error) -> Fault {
+pub fn no_process(error: &io::Error) -> Fault {
     let message = format!("cannot start a process: {error}");
     fault::try_again(FailureClass::WorkerLost, "NoProcess", message)
 }

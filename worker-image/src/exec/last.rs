@@ -16,7 +16,8 @@ use hyperflow_core::{
 use rustix::fs::OFlags;
 
 use super::{
-    child::{Child, Start, Stdin, Stdout},
+    child::{self, Child, Start, Stdin, Stdout},
+    ear::Ear,
     environment,
     limits::{Guard, Limits},
     scratch::Scratch,
@@ -70,6 +71,7 @@ impl<'a> Last<'a> {
         let output = (program.output == OutputMode::File).then_some(("HYPERFLOW_OUTPUT", output.as_path()));
         let more = std::iter::once(("HYPERFLOW_REPORT", self.report)).chain(output);
         let environment = environment::with(work, &temporary, more);
+        let mut ear = Ear::new().map_err(|error| child::no_process(&error))?;
         let child = Child::start(&Start {
             program,
             command: environment::expanded(&program.command, &environment),
@@ -77,6 +79,7 @@ impl<'a> Last<'a> {
             mark: None,
             stdin: Stdin::File(&report),
             stdout: stdout.map_or(Stdout::Stderr, Stdout::File),
+            stderr: &ear,
         })?;
         let speech = Speech::marked(io::stderr(), format!("[finally a{}] ", attempt.grant().attempt));
         // What it reads and writes is not seen here.
@@ -84,7 +87,7 @@ impl<'a> Last<'a> {
         let limits = Limits { time: AttemptLimits { progress: None, ..limits.time }, ..limits };
         let guard = Guard::new(limits, scratch, None, Duration::ZERO);
         let (feed, output, state) = (None, None, State::default());
-        let mut watch = Watch { work, attempt, child, feed, output, speech, guard, state };
+        let mut watch = Watch { work, attempt, child, feed, output, ear: &mut ear, speech, guard, state };
         let end = watch.run()?;
         let said = watch.speech.tail();
         let failure = match end {

@@ -4,7 +4,7 @@
 //! | what | where |
 //! | --- | --- |
 //! | the process | [`child`]; what it leaves behind: [`orphans`] |
-//! | while it runs | [`watch`], with its stdin from a [`feed`], its stderr to [`speech`], checkpoints to [`saved`], within [`limits`] |
+//! | while it runs | [`watch`], with its stdin from a [`feed`], its stderr by an [`ear`] to [`speech`], checkpoints to [`saved`], within [`limits`] |
 //! | what it is told | [`environment`], [`description`] |
 //! | its input | [`inputs`], in an attempt's own [`scratch`] |
 //! | what it made | [`results`] |
@@ -14,6 +14,7 @@
 
 mod child;
 mod description;
+pub mod ear;
 mod environment;
 mod feed;
 mod inputs;
@@ -194,6 +195,7 @@ impl Task<'_> {
             _ => None,
         };
         let state = State::default();
+        let mut ear = work.ears.take().map_err(|error| child::no_process(&error))?;
         let child = Child::start(&Start {
             program,
             command: environment::expanded(&program.command, &environment),
@@ -201,12 +203,17 @@ impl Task<'_> {
             mark: Some(attempt.grant().epoch.to_string()),
             stdin: if feed.is_some() { Stdin::Pipe } else { Stdin::Nothing },
             stdout: if output.is_some() { Stdout::Pipe } else { Stdout::Stderr },
+            stderr: &ear,
         })?;
         let speech = Speech::new(io::stderr(), index, attempt.grant().attempt);
         let guard = Guard::new(Limits::of(work), scratch, saver, Duration::ZERO);
-        let mut watch = Watch { work, attempt, child, feed, output, speech, guard, state };
+        let mut watch = Watch { work, attempt, child, feed, output, ear: &mut ear, speech, guard, state };
         let end = watch.run()?;
-        let said = watch.speech.tail().to_vec();
+        let (said, fed) = (watch.speech.tail().to_vec(), watch.state.fed);
+        if watch.child.alone {
+            drop(watch);
+            work.ears.keep(ear);
+        }
         let failure = match end {
             End::Stopped => return Err(Fault::Stopped),
             End::Beyond(limit) => Some(program.beyond(limit, &said)),
@@ -219,6 +226,6 @@ impl Task<'_> {
         }
         input.unchanged(work)?;
         let text = results::text(program, scratch, &said)?;
-        Ok(Ran { said, read: watch.state.fed + input.copied(), text })
+        Ok(Ran { said, read: fed + input.copied(), text })
     }
 }

@@ -79,20 +79,25 @@ impl Owner {
         locked(&LIVE).iter_mut().filter(|live| live.key == self.key).for_each(|live| live.group = Some(group));
     }
 
-    /// The program has ended and is reaped: what it left behind is killed.
-    pub fn end(&self) {
+    /// The program has ended and is reaped: what it left behind is killed. True if there was nothing.
+    pub fn end(&self) -> bool {
+        let all = orphans();
+        let nothing = all.is_empty();
         let since = Instant::now();
+        let mut left = self.kill(all);
         // The one killed may have had children, which are ours then.
-        while self.kill() && since.elapsed() < PATIENCE {
+        while left && since.elapsed() < PATIENCE {
             thread::sleep(REST);
+            left = self.kill(orphans());
         }
+        nothing
     }
 
     /// Kills and reaps what is left; false when nothing was. Whose parent is gone is an orphan only now, so what went is
     /// reason to look again.
-    fn kill(&self) -> bool {
+    fn kill(&self, orphans: Vec<Pid>) -> bool {
         let mut left = false;
-        for pid in orphans() {
+        for pid in orphans {
             let went = reap(pid);
             left |= went;
             if went || self.whose(pid) != Of::Us {

@@ -41,8 +41,18 @@ struct Folder {
     root: PathBuf,
     /// The description, if it is still the file that was made.
     told: Option<Told>,
-    /// It was untouched when it and TMPDIR looked so, first seen then.
-    untouched: Option<([Look; 2], Instant)>,
+    /// It was untouched when it and TMPDIR looked so.
+    untouched: Option<Untouched>,
+}
+
+/// A directory and the TMPDIR in it as they looked when there was nothing in them. Both stay open: to ask what is open costs
+/// a fraction of what a name costs.
+#[derive(Debug)]
+struct Untouched {
+    open: [File; 2],
+    looks: [Look; 2],
+    /// When they were first seen to look so.
+    since: Instant,
 }
 
 /// A description as it was written.
@@ -62,7 +72,7 @@ type Look = (u64, u32, i64, i64);
 pub struct Scratch<'a> {
     root: PathBuf,
     told: Mutex<Option<Told>>,
-    untouched: Option<([Look; 2], Instant)>,
+    untouched: Option<Untouched>,
     /// When the attempt took it.
     since: Instant,
     /// To whom it is given back; to nobody, if somebody may still write to it.
@@ -119,22 +129,25 @@ impl<'a> Scratch<'a> {
 
     /// What to keep of it, if there is nothing in it but what every attempt finds.
     fn kept(&mut self) -> io::Result<Option<Folder>> {
-        let description = fs::symlink_metadata(self.description())?;
-        let looks = [look(&self.root)?, look(&self.temporary())?];
-        let private = looks.iter().all(|(_, mode, ..)| mode & 0o700 == 0o700);
-        if !private || description.mode() & 0o700 != 0o600 {
-            return Ok(None);
-        }
-        let known = self.untouched.filter(|(as_known, _)| *as_known == looks);
+        // Where a directory looks as it did, its names are of what they were of.
+        let untouched = match self.untouched.take().filter(Untouched::is_so_still) {
+            Some(untouched) => untouched,
+            None => Untouched::now(&self.root, &self.temporary())?,
+        };
         // Where the times tell nothing yet, what is there does.
-        let told_by_time = known.is_some_and(|(_, seen)| self.since.duration_since(seen) >= TELLING);
-        if !told_by_time && !self.is_empty()? {
+        let told_by_time = self.since.saturating_duration_since(untouched.since) >= TELLING;
+        let told = locked(&self.told).take();
+        let description = match &told {
+            Some(told) if told_by_time => told.file.metadata()?,
+            _ => fs::symlink_metadata(self.description())?,
+        };
+        let private = untouched.looks.iter().all(|(_, mode, ..)| mode & 0o700 == 0o700);
+        if !private || description.mode() & 0o700 != 0o600 || !told_by_time && !self.is_empty()? {
             return Ok(None);
         }
         let (id, length) = ((description.dev(), description.ino()), description.len());
-        let told = locked(&self.told).take().filter(|told| (told.id, told.length) == (id, length));
-        let untouched = known.or_else(|| Some((looks, Instant::now())));
-        Ok(Some(Folder { root: std::mem::take(&mut self.root), told, untouched }))
+        let told = told.filter(|told| (told.id, told.length) == (id, length));
+        Ok(Some(Folder { root: std::mem::take(&mut self.root), told, untouched: Some(untouched) }))
     }
 
     /// Whether only the description and an empty TMPDIR are in it.
@@ -235,9 +248,24 @@ fn open(path: &Path) -> io::Result<Told> {
     Ok(Told { file, id: (found.dev(), found.ino()), length: found.len() })
 }
 
-/// How a directory looks; what is at a link is not looked at.
-fn look(path: &Path) -> io::Result<Look> {
-    fs::symlink_metadata(path).map(|found| (found.ino(), found.mode(), found.ctime(), found.ctime_nsec()))
+impl Untouched {
+    /// What is there now; links are not followed.
+    fn now(root: &Path, temporary: &Path) -> io::Result<Self> {
+        let flags = (OFlags::NOFOLLOW | OFlags::DIRECTORY).bits().cast_signed();
+        let open = |path: &Path| OpenOptions::new().read(true).custom_flags(flags).open(path);
+        let open = [open(root)?, open(temporary)?];
+        let looks = [look(&open[0])?, look(&open[1])?];
+        Ok(Self { open, looks, since: Instant::now() })
+    }
+
+    fn is_so_still(&self) -> bool {
+        self.open.iter().zip(&self.looks).all(|(open, looks)| look(open).is_ok_and(|now| now == *looks))
+    }
+}
+
+/// How a directory looks.
+fn look(open: &File) -> io::Result<Look> {
+    open.metadata().map(|found| (found.ino(), found.mode(), found.ctime(), found.ctime_nsec()))
 }
 
 fn remove(root: &Path) {

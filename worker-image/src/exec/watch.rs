@@ -9,7 +9,7 @@ use hyperflow_api::message::FailureClass;
 use hyperflow_core::program::ended::{Ended, Limit};
 use rustix::process::Signal;
 
-use super::{child::Child, feed::Feed, limits::Guard, memory, speech::Speech};
+use super::{child::Child, ear::Ear, feed::Feed, limits::Guard, memory, speech::Speech};
 use crate::{
     attempt::Attempt,
     fault::{self, Fault},
@@ -42,7 +42,9 @@ pub struct Watch<'a> {
     pub feed: Option<Feed<'a>>,
     /// Where its stdout goes.
     pub output: Option<&'a mut Writer>,
-    /// Where its stderr goes.
+    /// What it writes to stderr.
+    pub ear: &'a mut Ear,
+    /// Where that goes.
     pub speech: Speech,
     /// What it may not exceed, and its checkpoints.
     pub guard: Guard<'a>,
@@ -61,7 +63,6 @@ pub struct State {
     buffer: Vec<u8>,
     /// The kernel has told that the process has ended.
     seen_end: bool,
-    heard_all: bool,
     ended: Option<Instant>,
     told: Option<Instant>,
     killed_before: u64,
@@ -75,7 +76,6 @@ impl Default for State {
             given: 0,
             buffer: vec![0; pipes::FIRST_CHUNK],
             seen_end: false,
-            heard_all: false,
             ended: None,
             told: None,
             killed_before: memory::killed(),

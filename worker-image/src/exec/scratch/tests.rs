@@ -50,7 +50,7 @@ fn what_was_long_as_it_was_is_told_by_its_times() {
         std::thread::sleep(Duration::from_millis(50));
         assert_eq!(take().root, root);
         let scratch = take();
-        assert!(scratch.untouched.is_some_and(|(_, seen)| scratch.since.duration_since(seen) >= TELLING));
+        assert!(scratch.untouched.as_ref().is_some_and(|it| scratch.since.duration_since(it.since) >= TELLING));
         spoil(&scratch);
         drop(scratch);
         assert!(!root.exists());

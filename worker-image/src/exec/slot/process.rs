@@ -25,7 +25,8 @@ use crate::{
     attempt::Attempt,
     exec::{
         Task,
-        child::{Child, Start, Stdin, Stdout},
+        child::{self, Child, Start, Stdin, Stdout},
+        ear::Ear,
         environment, memory,
         speech::Speech,
     },
@@ -49,14 +50,13 @@ const CHUNK: usize = 64 << 10;
 pub struct Process {
     seat: Seat,
     child: Child,
+    ear: Ear,
     talk: Talk,
     lines: Lines,
     speech: Speech,
     /// What goes to its stdin next.
     pending: Vec<u8>,
     buffer: Vec<u8>,
-    /// Nobody has its stderr open any more.
-    heard_all: bool,
     /// When it closed its stdin or its stdout: it cannot be talked to any more.
     mute: Option<Instant>,
     killed_before: u64,
@@ -84,6 +84,7 @@ impl Process {
         let made = tempfile::Builder::new().prefix(&prefix).tempdir_in(&temporary);
         let folder = made.map_err(fault::output("create a folder in", &temporary))?;
         let environment = environment::of_slot(work, folder.path());
+        let ear = Ear::new().map_err(|error| child::no_process(&error))?;
         let child = Child::start(&Start {
             program,
             command: environment::expanded(&program.command, &environment),
@@ -91,10 +92,12 @@ impl Process {
             mark: None,
             stdin: Stdin::Pipe,
             stdout: Stdout::Pipe,
+            stderr: &ear,
         })?;
-        let Child { stdin, stdout, stderr, .. } = &child;
-        let set = ioctl_fionbio(stderr, true)
-            .and_then(|()| stdin.as_ref().map_or(Ok(()), |stdin| ioctl_fionbio(stdin, true)))
+        let Child { stdin, stdout, .. } = &child;
+        let set = stdin
+            .as_ref()
+            .map_or(Ok(()), |stdin| ioctl_fionbio(stdin, true))
             .and_then(|()| stdout.as_ref().map_or(Ok(()), |stdout| ioctl_fionbio(stdout, true)));
         set.map_err(|error| no_talk(&error.into()))?;
         let speech = Speech::marked(io::stderr(), slot_mark(seat.number));
@@ -103,12 +106,12 @@ impl Process {
         let mut process = Self {
             seat,
             child,
+            ear,
             talk: Talk::default(),
             lines: Lines::default(),
             speech,
             pending: Vec::new(),
             buffer: vec![0; CHUNK],
-            heard_all: false,
             mute: None,
             killed_before: memory::killed(),
             _folder: folder,
@@ -297,11 +300,7 @@ impl Process {
 
     /// Takes what it has written to stderr; false when there is no more just now.
     fn hear_stderr(&mut self) -> bool {
-        match self.child.stderr.read(&mut self.buffer) {
-            Ok(0) => {
-                self.heard_all = true;
-                false
-            }
+        match self.ear.hear(&mut self.buffer) {
             Ok(length) => {
                 self.speech.hear(&self.buffer[..length]);
                 // One that writes without end is heard again at the next turn.
@@ -340,9 +339,7 @@ impl Process {
     /// Sleeps until something can be done.
     fn sleep(&self) {
         let mut wanted = Vec::with_capacity(4);
-        if !self.heard_all {
-            wanted.push(PollFd::new(&self.child.stderr, PollFlags::IN));
-        }
+        wanted.push(PollFd::new(&self.ear, PollFlags::IN));
         if let Some(stdout) = &self.child.stdout {
             wanted.push(PollFd::new(stdout, PollFlags::IN));
         }

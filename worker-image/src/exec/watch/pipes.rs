@@ -36,8 +36,7 @@ impl State {
 impl Watch<'_> {
     /// Reading and writing never wait.
     pub(super) fn set_nonblocking(&self) -> Result<(), Errno> {
-        let Child { stdin, stdout, stderr, .. } = &self.child;
-        ioctl_fionbio(stderr, true)?;
+        let Child { stdin, stdout, .. } = &self.child;
         stdin.as_ref().map_or(Ok(()), |stdin| ioctl_fionbio(stdin, true))?;
         stdout.as_ref().map_or(Ok(()), |stdout| ioctl_fionbio(stdout, true))
     }
@@ -105,11 +104,7 @@ impl Watch<'_> {
     /// Takes what it has written to stderr; false when there is no more just now.
     pub(super) fn hear(&mut self) -> bool {
         for _ in 0..TURN {
-            if self.state.heard_all {
-                return false;
-            }
-            match self.child.stderr.read(&mut self.state.buffer) {
-                Ok(0) => self.state.heard_all = true,
+            match self.ear.hear(&mut self.state.buffer) {
                 Ok(length) => {
                     self.speech.hear(&self.state.buffer[..length]);
                     self.state.enlarge(length);
@@ -123,11 +118,9 @@ impl Watch<'_> {
 
     /// Sleeps until something can be done.
     pub(super) fn wait(&mut self) {
-        let State { ended, heard_all, told, .. } = &self.state;
+        let State { ended, told, .. } = &self.state;
         let mut wanted = Vec::with_capacity(4);
-        if !heard_all {
-            wanted.push(PollFd::new(&self.child.stderr, PollFlags::IN));
-        }
+        wanted.push(PollFd::new(&*self.ear, PollFlags::IN));
         if let Some(stdout) = &self.child.stdout {
             wanted.push(PollFd::new(stdout, PollFlags::IN));
         }
