@@ -1,7 +1,7 @@
 //! From the caches to what the core sees. Reads only.
 
 use hyperflow_api::{ShardJob, WORKERS_LABEL, ids::JobUid};
-use hyperflow_core::coordinator::{Pod as Seen, Seen as SeenJob};
+use hyperflow_core::coordinator::{Pod as Seen, STARTING, Seen as SeenJob};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod, PodSpec, PodStatus};
 use kube::{Resource, ResourceExt, runtime::reflector::Store};
 
@@ -14,10 +14,6 @@ const TROUBLES: [&str; 6] = [
     "CreateContainerError",
     "CrashLoopBackOff",
 ];
-
-/// What the kubelet says while it prepares what a container needs, in a pod without and with an init container; how long
-/// that may take is the core's to say.
-const CREATING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 /// False as long as the pod has no volumes and no network. Pulling an image comes after.
 const READY_TO_START: &str = "PodReadyToStartContainers";
@@ -108,7 +104,7 @@ fn pod_seen(pod: &Pod) -> Seen {
 fn trouble(status: &PodStatus) -> Option<(String, String)> {
     let mut conditions = status.conditions.iter().flatten();
     let unprepared = conditions.any(|it| it.type_ == READY_TO_START && it.status == "False");
-    let tells = |reason: &str| TROUBLES.contains(&reason) || (unprepared && CREATING.contains(&reason));
+    let tells = |reason: &str| TROUBLES.contains(&reason) || (unprepared && STARTING.contains(&reason));
     let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
     let waiting = containers.into_iter().find_map(|container| {
         let waiting = container.state.as_ref()?.waiting.as_ref()?;

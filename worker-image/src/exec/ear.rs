@@ -12,7 +12,8 @@ use rustix::{
     io::ioctl_fionbio,
 };
 
-use crate::work::locked;
+use super::child::no_process;
+use crate::{fault::Fault, work::locked};
 
 /// Our own end to write to stays open: that a program has closed its stderr is of no use to anybody, and would wake who
 /// waits for its end a moment too early.
@@ -24,9 +25,9 @@ pub struct Ear {
 
 impl Ear {
     /// One that nobody has written to.
-    pub fn new() -> io::Result<Self> {
-        let (read, write) = io::pipe()?;
-        ioctl_fionbio(&read, true)?;
+    pub fn new() -> Result<Self, Fault> {
+        let (read, write) = io::pipe().map_err(|error| no_process(&error))?;
+        ioctl_fionbio(&read, true).map_err(|error| no_process(&error.into()))?;
         Ok(Self { read, write })
     }
 
@@ -53,7 +54,7 @@ pub struct Spare(Mutex<Vec<Ear>>);
 
 impl Spare {
     /// One of them, or a new one.
-    pub fn take(&self) -> io::Result<Ear> {
+    pub fn take(&self) -> Result<Ear, Fault> {
         locked(&self.0).pop().map_or_else(Ear::new, Ok)
     }
 

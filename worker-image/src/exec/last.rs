@@ -16,7 +16,7 @@ use hyperflow_core::{
 use rustix::fs::OFlags;
 
 use super::{
-    child::{self, Child, Start, Stdin, Stdout},
+    child::{Child, Start, Stdin, Stdout},
     ear::Ear,
     environment,
     limits::{Guard, Limits},
@@ -71,7 +71,7 @@ impl<'a> Last<'a> {
         let output = (program.output == OutputMode::File).then_some(("HYPERFLOW_OUTPUT", output.as_path()));
         let more = std::iter::once(("HYPERFLOW_REPORT", self.report)).chain(output);
         let environment = environment::with(work, &temporary, more);
-        let mut ear = Ear::new().map_err(|error| child::no_process(&error))?;
+        let mut ear = Ear::new()?;
         let child = Child::start(&Start {
             program,
             command: environment::expanded(&program.command, &environment),

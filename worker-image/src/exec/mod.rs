@@ -195,7 +195,7 @@ impl Task<'_> {
             _ => None,
         };
         let state = State::default();
-        let mut ear = work.ears.take().map_err(|error| child::no_process(&error))?;
+        let mut ear = work.ears.take()?;
         let child = Child::start(&Start {
             program,
             command: environment::expanded(&program.command, &environment),

@@ -3,7 +3,7 @@
 use super::Says;
 use crate::{
     causes::is_image_pull,
-    coordinator::{Coordinator, shorten},
+    coordinator::{Coordinator, STARTING, shorten},
 };
 
 const KIND: &str = "WorkersAvailable";
@@ -98,7 +98,7 @@ fn of_refusal(reason: &str) -> &'static str {
 fn word<'a>(reason: &'a str, message: &str) -> &'a str {
     match reason {
         _ if is_image_pull(reason) => "ImagePull",
-        "ContainerCreating" | "PodInitializing" => "VolumeNotReady",
+        _ if STARTING.contains(&reason) => "VolumeNotReady",
         // The scheduler waits for claims too: they are missing, or nobody binds them.
         "Unschedulable" if message.to_ascii_lowercase().contains("persistentvolumeclaim") => "VolumeNotReady",
         "CreateContainerConfigError" if message.contains("image will run as root") => "ImageRunsAsRoot",

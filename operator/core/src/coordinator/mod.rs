@@ -61,6 +61,7 @@ use hyperflow_api::{
 };
 pub use leasing::{STATUS_BYTES, WINDOW};
 pub use outdated::workers_digest;
+pub use pool::STARTING;
 pub use runs::made_of;
 
 use crate::{

@@ -10,7 +10,7 @@ const REFUSAL_MILLIS: u64 = 60_000;
 
 /// What the kubelet says while it makes ready what containers need, without and with an init container. That takes a
 /// moment, and no more.
-const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
+pub const STARTING: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 /// After so long something is missing.
 const STARTING_MILLIS: u64 = 20_000;
@@ -90,18 +90,14 @@ impl Pool {
 
     /// The cluster says why it does not run; or it is about to for so long that something must be missing.
     pub(super) fn is_in_trouble(&self, pod: &Pod) -> bool {
-        pod.trouble
-            .as_ref()
-            .is_some_and(|(reason, _)| !STARTING.contains(&reason.as_str()) || self.stuck.contains(&pod.uid))
+        pod.trouble.is_some() && (!starts(pod) || self.stuck.contains(&pod.uid))
     }
 
     fn note_starting(&mut self, now: u64) {
-        let starts = |pod: &&Pod| {
-            !pod.leaving && pod.trouble.as_ref().is_some_and(|(reason, _)| STARTING.contains(&reason.as_str()))
-        };
+        let stays = |pod: &&Pod| !pod.leaving && starts(pod);
         let before = std::mem::take(&mut self.starting);
         let since = |pod: &Pod| (pod.uid.clone(), before.get(&pod.uid).copied().unwrap_or(now));
-        self.starting = self.pods.values().filter(starts).map(since).collect();
+        self.starting = self.pods.values().filter(stays).map(since).collect();
     }
 
     /// A name that no pod of this job ever had (B7: identities are not used again).
@@ -112,6 +108,11 @@ impl Pool {
         let letters = hash.as_bytes()[..8].iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)]));
         format!("{job}-{}", letters.collect::<String>())
     }
+}
+
+/// Its containers are being made ready, if the kubelet is right that no more is needed.
+fn starts(pod: &Pod) -> bool {
+    pod.trouble.as_ref().is_some_and(|(reason, _)| STARTING.contains(&reason.as_str()))
 }
 
 impl Coordinator {

@@ -25,7 +25,7 @@ use crate::{
     attempt::Attempt,
     exec::{
         Task,
-        child::{self, Child, Start, Stdin, Stdout},
+        child::{Child, Start, Stdin, Stdout},
         ear::Ear,
         environment, memory,
         speech::Speech,
@@ -84,7 +84,7 @@ impl Process {
         let made = tempfile::Builder::new().prefix(&prefix).tempdir_in(&temporary);
         let folder = made.map_err(fault::output("create a folder in", &temporary))?;
         let environment = environment::of_slot(work, folder.path());
-        let ear = Ear::new().map_err(|error| child::no_process(&error))?;
+        let ear = Ear::new()?;
         let child = Child::start(&Start {
             program,
             command: environment::expanded(&program.command, &environment),

@@ -67,7 +67,8 @@ impl Keeper {
     /// One more copy on this node is wanted beside those on others.
     fn is_wanted(&self, node: &str, expected: &BTreeSet<String>) -> bool {
         let others = || expected.iter().map(String::as_str);
-        let apart = || self.map.zones.count(others()) < self.replicas && self.map.zones.is_apart(node, others());
+        // Nearly always it is one of those nodes, which is seen at once.
+        let apart = || self.map.zones.is_apart(node, others()) && self.map.zones.count(others()) < self.replicas;
         expected.len() < self.replicas || apart()
     }
 
