@@ -22,7 +22,7 @@ use hyperflow_core::{
 use crate::{
     attempt::Attempt,
     blocks::{Keeper, error::BlockError},
-    exec::{ear, scratch::Spare, slot},
+    exec::{ear, find::Found, scratch::Spare, slot},
     fault::{self, Fault},
     metrics::Metrics,
     plan_file::PlanFile,
@@ -58,6 +58,8 @@ pub struct Work {
     pub scratch: Spare,
     /// Pipes for their stderr.
     pub ears: ear::Spare,
+    /// Where they are.
+    pub found: Found,
     /// Programs that live for many shards.
     pub slots: slot::Pool,
     keeper: Option<Arc<Keeper>>,
@@ -108,6 +110,7 @@ impl Work {
             plan: Mutex::default(),
             scratch: Spare::default(),
             ears: ear::Spare::default(),
+            found: Found::default(),
             commits: Mutex::default(),
             slots: slot::Pool::default(),
             opened: Mutex::default(),

@@ -2,19 +2,11 @@
 //! everything in its group.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs::File,
     io::{self, ErrorKind, Read},
-    os::{
-        fd::{BorrowedFd, OwnedFd},
-        unix::{
-            fs::PermissionsExt,
-            process::{CommandExt, ExitStatusExt},
-        },
-    },
-    path::{Path, PathBuf},
-    process::{self, ChildStdin, Command, Stdio},
-    sync::Mutex,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
 };
 
 use hyperflow_api::message::FailureClass;
@@ -23,24 +15,21 @@ use hyperflow_core::program::{
     ended::{Ended, NotStarted},
 };
 use rustix::{
-    fs::{Access, access},
-    io::Errno,
-    process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid},
+    io::{Errno, retry_on_intr},
+    process::{
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, kill_process_group, pidfd_open, waitid, waitpid,
+    },
 };
 
 use super::{
     ear::Ear,
-    environment::Variable,
+    environment::Environment,
+    find::{Found, from},
     kernel,
     orphans::{self, Owner},
+    spawn::Spawn,
 };
-use crate::{
-    fault::{self, Fault},
-    work::locked,
-};
-
-/// Where programs are looked for when PATH is not set, as execvp does.
-const PATH: &str = "/bin:/usr/bin";
+use crate::fault::{self, Fault};
 
 /// What to start.
 #[derive(Debug)]
@@ -50,7 +39,9 @@ pub struct Start<'a> {
     /// Program and arguments, expanded.
     pub command: Vec<OsString>,
     /// All of its environment.
-    pub environment: &'a [Variable],
+    pub environment: &'a Environment,
+    /// Where it was found before.
+    pub found: &'a Found,
     /// What marks its processes: the value of HYPERFLOW_EPOCH, if it has one.
     pub mark: Option<String>,
     /// What it reads.
@@ -86,7 +77,6 @@ pub enum Stdout<'a> {
 /// A running program.
 #[derive(Debug)]
 pub struct Child {
-    child: process::Child,
     /// Its own number, and its group's.
     group: Pid,
     /// Becomes readable when the process ends. None where the kernel has none: then it is looked at often.
@@ -94,7 +84,7 @@ pub struct Child {
     reaped: Option<Ended>,
     owner: Owner,
     /// Where its stdin is written.
-    pub stdin: Option<ChildStdin>,
+    pub stdin: Option<io::PipeWriter>,
     /// What it writes to stdout.
     pub stdout: Option<io::PipeReader>,
     /// Nothing was left behind when it ended.
@@ -105,64 +95,44 @@ impl Child {
     /// Starts a program.
     pub fn start(start: &Start<'_>) -> Result<Self, Fault> {
         let Start { program, command, environment, stdin, stdout, .. } = start;
-        let Some((name, arguments)) = command.split_first() else { return Err(refused(program, &NotStarted::NoFile)) };
+        let Some(name) = command.first() else { return Err(refused(program, &NotStarted::NoFile)) };
         let dir = program.working_dir.as_deref().map(Path::new);
         if let Some(missing) = dir.filter(|dir| !dir.is_dir()) {
             return Err(refused(program, &NotStarted::NoDirectory(missing.display().to_string())));
         }
-        let path = find_again(name, environment, dir).map_err(|why| refused(program, &why))?;
+        let path = start.found.find(name, environment, dir).map_err(|why| refused(program, &why))?;
         if dir.is_some() && !is_program(&from(dir, &path)) {
             return Err(refused(program, &NotStarted::Format(std::env::consts::ARCH)));
         }
-        // A path with a slash is not searched for: std then takes the fast way, without a copy of this process.
-        let mut starting = Command::new(&path);
-        starting.arg0(name).args(arguments).env_clear().process_group(0);
-        starting.envs(environment.iter().map(|(name, value)| (name, value)));
-        starting.stdin(match stdin {
-            Stdin::Nothing => kernel::nothing().and_then(File::try_clone).map_err(|error| no_process(&error))?.into(),
-            Stdin::Pipe => Stdio::piped(),
-            Stdin::File(file) => file.try_clone().map_err(|error| no_process(&error))?.into(),
-        });
-        if let Some(dir) = dir {
-            starting.current_dir(dir);
-        }
-        let to_stderr = || start.stderr.to_write().map_err(|error| no_process(&error));
-        let read = match stdout {
-            Stdout::Pipe => {
-                let (read, to_stdout) = io::pipe().map_err(|error| no_process(&error))?;
-                starting.stdout(to_stdout);
-                Some(read)
-            }
-            Stdout::Stderr => {
-                starting.stdout(to_stderr()?);
-                None
-            }
-            Stdout::File(file) => {
-                starting.stdout(file.try_clone().map_err(|error| no_process(&error))?);
-                None
-            }
-        };
-        starting.stderr(to_stderr()?);
+        let pipe = || io::pipe().map_err(|error| no_process(&error));
+        let (fed, to_stdin) = matches!(stdin, Stdin::Pipe).then(pipe).transpose()?.unzip();
+        let (read, to_stdout) = matches!(stdout, Stdout::Pipe).then(pipe).transpose()?.unzip();
+        let ends = [
+            match (stdin, &fed) {
+                (Stdin::File(file), _) => file.as_fd(),
+                (_, Some(fed)) => fed.as_fd(),
+                (_, None) => kernel::nothing().map_err(|error| no_process(&error))?.as_fd(),
+            },
+            match (stdout, &to_stdout) {
+                (Stdout::File(file), _) => file.as_fd(),
+                (_, Some(to_stdout)) => to_stdout.as_fd(),
+                (_, None) => start.stderr.to_write(),
+            },
+            start.stderr.to_write(),
+        ];
         orphans::adopt_all();
         let mut owner = Owner::new(start.mark.clone());
-        let mut child = starting.spawn().map_err(|error| {
-            *locked(&FOUND) = None;
+        let group = Spawn { path: &path, command, environment, dir, ends }.spawn().map_err(|error| {
+            start.found.forget();
             not_started(program, &path, dir, &error)
-        })?;
-        // Our ends of what it writes to are closed with this.
-        drop(starting);
-        let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| {
-            no_process(&io::Error::other(format!("the system gave the process the number {}", child.id())))
         })?;
         owner.leads(group);
         let pidfd = pidfd_open(group, PidfdFlags::empty()).ok();
-        let stdin = child.stdin.take();
-        Ok(Self { child, group, pidfd, reaped: None, owner, stdin, stdout: read, alone: false })
+        Ok(Self { group, pidfd, reaped: None, owner, stdin: to_stdin, stdout: read, alone: false })
     }
 
     /// Becomes readable when it has ended, where the kernel can do that.
     pub fn ending(&self) -> Option<BorrowedFd<'_>> {
-        use std::os::fd::AsFd;
         self.pidfd.as_ref().map(OwnedFd::as_fd)
     }
 
@@ -189,13 +159,14 @@ impl Child {
         }
         // Before it is reaped: until then its number cannot be another's.
         self.signal(Signal::KILL);
-        let status = self.child.wait().map_err(|error| {
+        let waited = retry_on_intr(|| waitpid(Some(self.group), WaitOptions::empty()));
+        let status = waited.map_err(|error| {
             let message = format!("cannot learn how the program ended: {error}");
             fault::try_again(FailureClass::WorkerLost, "NoProcess", message)
         })?;
-        let ended = match (status.code(), status.signal()) {
-            (Some(code), _) => Ended::Exited(code),
-            (None, signal) => Ended::Killed(signal.unwrap_or_default()),
+        let ended = match status.map(|(_, status)| (status.exit_status(), status.terminating_signal())) {
+            Some((Some(code), _)) => Ended::Exited(code),
+            other => Ended::Killed(other.and_then(|(_, signal)| signal).unwrap_or_default()),
         };
         self.reaped = Some(ended);
         self.alone = self.owner.end();
@@ -262,81 +233,4 @@ fn interpreter(path: &Path) -> NotStarted {
         }
         _ => NotStarted::NoInterpreter("it needs a dynamic loader that the image does not have".into()),
     }
-}
-
-/// Where a name was found last: the next attempt runs the same program. If it has gone meanwhile, its start says so.
-static FOUND: Mutex<Option<Found>> = Mutex::new(None);
-
-struct Found {
-    name: OsString,
-    search: OsString,
-    path: PathBuf,
-}
-
-/// The same as [`find`], but for one that was found just so before.
-fn find_again(name: &OsStr, environment: &[Variable], dir: Option<&Path>) -> Result<PathBuf, NotStarted> {
-    if dir.is_some() {
-        return find(name, environment, dir);
-    }
-    let search = search(environment);
-    if let Some(found) = locked(&FOUND).as_ref().filter(|found| found.name == name && found.search == search) {
-        return Ok(found.path.clone());
-    }
-    let path = find(name, environment, dir)?;
-    *locked(&FOUND) = Some(Found { name: name.into(), search: search.into(), path: path.clone() });
-    Ok(path)
-}
-
-/// The PATH that a program will have.
-fn search(environment: &[Variable]) -> &OsStr {
-    environment.iter().find(|(name, _)| &**name == "PATH").map_or(OsStr::new(PATH), |(_, value)| value)
-}
-
-/// Finds a program as execvp does, in the PATH that it will have itself.
-fn find(name: &OsStr, environment: &[Variable], dir: Option<&Path>) -> Result<PathBuf, NotStarted> {
-    if name.as_encoded_bytes().contains(&b'/') {
-        let path = Path::new(name);
-        return match look(&from(dir, path)) {
-            Look::Missing => Err(NotStarted::NoFile),
-            Look::Denied => Err(NotStarted::Denied),
-            Look::Good => Ok(path.into()),
-        };
-    }
-    let mut denied = false;
-    for folder in std::env::split_paths(search(environment)) {
-        // An empty part is the working directory.
-        let path = if folder.as_os_str().is_empty() { Path::new(".").join(name) } else { folder.join(name) };
-        match look(&from(dir, &path)) {
-            Look::Missing => {}
-            Look::Denied => denied = true,
-            Look::Good => return Ok(path),
-        }
-    }
-    Err(if denied { NotStarted::Denied } else { NotStarted::NoFile })
-}
-
-enum Look {
-    Missing,
-    Denied,
-    Good,
-}
-
-fn look(path: &Path) -> Look {
-    match path.metadata() {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Look::Denied,
-        Err(_) => Look::Missing,
-        // Root may execute what anybody may.
-        Ok(found) if !found.is_file() || found.permissions().mode() & 0o111 == 0 => Look::Denied,
-        Ok(_) => {
-            if access(path, Access::EXEC_OK).is_ok() {
-                Look::Good
-            } else {
-                Look::Denied
-            }
-        }
-    }
-}
-
-fn from(dir: Option<&Path>, path: &Path) -> PathBuf {
-    dir.map_or_else(|| path.into(), |dir| dir.join(path))
 }

@@ -1,9 +1,8 @@
 //! The pipe in which a program's stderr is heard.
 
 use std::{
-    fs::File,
     io::{self, Read},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::Mutex,
 };
 
@@ -32,8 +31,8 @@ impl Ear {
     }
 
     /// What a program writes to.
-    pub fn to_write(&self) -> io::Result<File> {
-        self.write.as_fd().try_clone_to_owned().map(|end: OwnedFd| end.into())
+    pub fn to_write(&self) -> BorrowedFd<'_> {
+        self.write.as_fd()
     }
 
     /// What was written, as much as is there: an error when that is nothing.
@@ -79,10 +78,10 @@ mod tests {
         let spare = Spare::default();
         let mut ear = spare.take().unwrap();
         let mut buffer = [0; 8];
-        ear.to_write().unwrap().write_all(b"words").unwrap();
+        ear.write.write_all(b"words").unwrap();
         assert_eq!(ear.hear(&mut buffer).unwrap(), 5);
         assert_eq!(ear.hear(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
-        ioctl_fionbio(ear.to_write().unwrap(), true).unwrap();
+        ioctl_fionbio(ear.to_write(), true).unwrap();
         spare.keep(ear);
         let mut ear = spare.take().unwrap();
         assert!(!fcntl_getfl(&ear.write).unwrap().contains(OFlags::NONBLOCK), "the next program waits");

@@ -2,8 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
-    ffi::{OsStr, OsString},
+    ffi::{CStr, CString, NulError, OsStr, OsString},
     os::unix::ffi::OsStrExt,
     path::Path,
     sync::OnceLock,
@@ -43,48 +42,95 @@ pub struct About<'a> {
     pub resume: Option<&'a Path>,
 }
 
-/// A name and its value. Most are the same for each program.
-pub type Variable = (Cow<'static, OsStr>, Cow<'static, OsStr>);
+/// All of what the environment of a program says: what this process has of its own, but for what is meant for the
+/// worker, and what is said to this program.
+#[derive(Debug)]
+pub struct Environment {
+    inherited: &'static [CString],
+    own: Vec<(&'static str, OsString)>,
+}
+
+impl Environment {
+    /// Of a program that has one shard.
+    pub fn of_shard(program: &Program, about: &About<'_>) -> Self {
+        let shard = [("JOB_COMPLETION_INDEX", about.index.to_string().into()), temporary(&about.files.temporary())];
+        let asked = program.names(about.cut).into_iter().map(|name| (name, value(name, about)));
+        Self::of(shard.into_iter().chain(asked))
+    }
+
+    /// Of a program that lives for many shards, with `folder` as its TMPDIR.
+    pub fn of_slot(work: &Work, folder: &Path) -> Self {
+        Self::of(job(work, folder))
+    }
+
+    /// Of the job's last command, with `folder` as its TMPDIR: which files are its own, is in `files`.
+    pub fn of_last<'f>(work: &Work, folder: &Path, files: impl IntoIterator<Item = (&'static str, &'f Path)>) -> Self {
+        Self::of(job(work, folder).into_iter().chain(files.into_iter().map(|(name, path)| (name, path.into()))))
+    }
+
+    /// With these variables, whatever this process has of the same names.
+    pub fn of(own: impl IntoIterator<Item = (&'static str, OsString)>) -> Self {
+        Self { inherited: inherited(), own: own.into_iter().collect() }
+    }
+
+    /// What a variable says.
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.pairs().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
+    /// Each variable once.
+    pub fn pairs(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        let own = self.own.iter().map(|(name, value)| (OsStr::new(*name), &**value));
+        own.chain(self.kept().map(split))
+    }
+
+    /// Each variable once, as the system takes it; an error if one has a NUL.
+    pub fn strings(&self) -> Result<Vec<Cow<'_, CStr>>, NulError> {
+        let own = self
+            .own
+            .iter()
+            .map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).map(Cow::Owned));
+        own.chain(self.kept().map(|variable| Ok(Cow::Borrowed(variable)))).collect()
+    }
+
+    /// Program and arguments with each $(NAME) replaced. A value that is not UTF-8 is shown as it can be.
+    pub fn expand(&self, command: &[String]) -> Vec<OsString> {
+        let value = |name: &str| self.get(name).map(OsStr::to_string_lossy);
+        command.iter().map(|argument| expand(argument, value).into()).collect()
+    }
+
+    fn kept(&self) -> impl Iterator<Item = &CStr> {
+        let own = |name: &OsStr| self.own.iter().any(|(known, _)| *known == name);
+        self.inherited.iter().map(CString::as_c_str).filter(move |variable| !own(split(variable).0))
+    }
+}
 
 /// The environment of this process, without what is meant for the worker. It never changes.
-fn inherited() -> BTreeMap<Cow<'static, OsStr>, Cow<'static, OsStr>> {
-    static INHERITED: OnceLock<Vec<(OsString, OsString)>> = OnceLock::new();
-    let ours = |name: &OsString| name.as_bytes().starts_with(OURS);
-    let inherited = INHERITED.get_or_init(|| std::env::vars_os().filter(|(name, _)| !ours(name)).collect());
-    inherited.iter().map(|(name, value)| (name.into(), value.into())).collect()
+fn inherited() -> &'static [CString] {
+    static INHERITED: OnceLock<Vec<CString>> = OnceLock::new();
+    INHERITED.get_or_init(|| {
+        let foreign = std::env::vars_os().filter(|(name, _)| !name.as_bytes().starts_with(OURS));
+        let one = |(name, value): (OsString, OsString)| [name.as_bytes(), b"=", value.as_bytes()].concat();
+        // The system had it in this form, which has no NUL.
+        foreign.filter_map(|variable| CString::new(one(variable)).ok()).collect()
+    })
 }
 
-fn named(name: &'static str, value: impl Into<OsString>) -> Variable {
-    (OsStr::new(name).into(), value.into().into())
+/// Name and value. A name may begin with the sign, as std reads it too.
+fn split(variable: &CStr) -> (&OsStr, &OsStr) {
+    let bytes = variable.to_bytes();
+    let sign = bytes.iter().skip(1).position(|byte| *byte == b'=').map_or(bytes.len(), |found| found + 1);
+    (OsStr::from_bytes(&bytes[..sign]), OsStr::from_bytes(bytes.get(sign + 1..).unwrap_or_default()))
 }
 
-/// All of a program's environment.
-pub fn of(program: &Program, about: &About<'_>) -> Vec<Variable> {
-    let mut all = inherited();
-    all.extend([named("JOB_COMPLETION_INDEX", about.index.to_string()), named("TMPDIR", about.files.temporary())]);
-    all.extend(program.names(about.cut).into_iter().map(|name| named(name, value(name, about))));
-    all.into_iter().collect()
+fn temporary(folder: &Path) -> (&'static str, OsString) {
+    ("TMPDIR", folder.into())
 }
 
-/// All of the environment of a program that lives for many shards, with `temporary` as its TMPDIR.
-pub fn of_slot(work: &Work, temporary: &Path) -> Vec<Variable> {
-    with(work, temporary, [])
-}
-
-/// An environment without a shard: the image's and the job's, who the job is, and `more`.
-pub fn with<'v>(
-    work: &Work,
-    temporary: &Path,
-    more: impl IntoIterator<Item = (&'static str, &'v Path)>,
-) -> Vec<Variable> {
-    let mut all = inherited();
-    all.extend([
-        named("TMPDIR", temporary),
-        named("HYPERFLOW_JOB", work.brief.name.clone()),
-        named("HYPERFLOW_RUN", work.brief.run.to_string()),
-    ]);
-    all.extend(more.into_iter().map(|(name, path)| named(name, path)));
-    all.into_iter().collect()
+/// Which job it is, for what has no shard.
+fn job(work: &Work, folder: &Path) -> [(&'static str, OsString); 3] {
+    let run = work.brief.run.to_string().into();
+    [temporary(folder), ("HYPERFLOW_JOB", work.brief.name.clone().into()), ("HYPERFLOW_RUN", run)]
 }
 
 fn value(name: &str, about: &About<'_>) -> OsString {
@@ -111,13 +157,4 @@ fn value(name: &str, about: &About<'_>) -> OsString {
         // Every name that a program may have is above; one that is not would be empty.
         _ => OsString::new(),
     }
-}
-
-/// Program and arguments with each $(NAME) replaced. A value that is not UTF-8 is shown as it can be.
-pub fn expanded(command: &[String], environment: &[Variable]) -> Vec<OsString> {
-    let value = |name: &str| {
-        let found = environment.binary_search_by(|(known, _)| (**known).cmp(OsStr::new(name))).ok()?;
-        Some(environment.get(found)?.1.to_string_lossy())
-    };
-    command.iter().map(|argument| expand(argument, value).into()).collect()
 }

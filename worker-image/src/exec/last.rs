@@ -18,7 +18,7 @@ use rustix::fs::OFlags;
 use super::{
     child::{Child, Start, Stdin, Stdout},
     ear::Ear,
-    environment,
+    environment::Environment,
     limits::{Guard, Limits},
     scratch::Scratch,
     speech::Speech,
@@ -70,12 +70,13 @@ impl<'a> Last<'a> {
         let (output, temporary) = (scratch.output(), scratch.temporary());
         let output = (program.output == OutputMode::File).then_some(("HYPERFLOW_OUTPUT", output.as_path()));
         let more = std::iter::once(("HYPERFLOW_REPORT", self.report)).chain(output);
-        let environment = environment::with(work, &temporary, more);
+        let environment = Environment::of_last(work, &temporary, more);
         let mut ear = Ear::new()?;
         let child = Child::start(&Start {
             program,
-            command: environment::expanded(&program.command, &environment),
+            command: environment.expand(&program.command),
             environment: &environment,
+            found: &work.found,
             mark: None,
             stdin: Stdin::File(&report),
             stdout: stdout.map_or(Stdout::Stderr, Stdout::File),

@@ -17,6 +17,7 @@ mod description;
 pub mod ear;
 mod environment;
 mod feed;
+pub mod find;
 mod inputs;
 mod kernel;
 pub mod last;
@@ -27,6 +28,7 @@ mod results;
 mod saved;
 pub mod scratch;
 pub mod slot;
+mod spawn;
 mod speech;
 mod watch;
 
@@ -47,7 +49,7 @@ use hyperflow_core::{
 
 use self::{
     child::{Child, Start, Stdin, Stdout},
-    environment::About,
+    environment::{About, Environment},
     feed::Feed,
     inputs::Placed,
     limits::{Guard, Limits},
@@ -186,7 +188,7 @@ impl Task<'_> {
         if program.lifetime == Lifetime::Slot {
             return slot::run(self, &about, saver);
         }
-        let environment = environment::of(program, &about);
+        let environment = Environment::of_shard(program, &about);
         let feed = match program.input {
             InputMode::Stdin if cut.is_of_files() => {
                 Some(Feed::new(shard, Some(Stream::open(work, index, shard, cut)?)))
@@ -198,8 +200,9 @@ impl Task<'_> {
         let mut ear = work.ears.take()?;
         let child = Child::start(&Start {
             program,
-            command: environment::expanded(&program.command, &environment),
+            command: environment.expand(&program.command),
             environment: &environment,
+            found: &work.found,
             mark: Some(attempt.grant().epoch.to_string()),
             stdin: if feed.is_some() { Stdin::Pipe } else { Stdin::Nothing },
             stdout: if output.is_some() { Stdout::Pipe } else { Stdout::Stderr },

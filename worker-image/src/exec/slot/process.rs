@@ -27,7 +27,8 @@ use crate::{
         Task,
         child::{Child, Start, Stdin, Stdout},
         ear::Ear,
-        environment, memory,
+        environment::Environment,
+        memory,
         speech::Speech,
     },
     fault::{self, Fault},
@@ -83,12 +84,13 @@ impl Process {
         let prefix = format!("slot-{}-", seat.number);
         let made = tempfile::Builder::new().prefix(&prefix).tempdir_in(&temporary);
         let folder = made.map_err(fault::output("create a folder in", &temporary))?;
-        let environment = environment::of_slot(work, folder.path());
+        let environment = Environment::of_slot(work, folder.path());
         let ear = Ear::new()?;
         let child = Child::start(&Start {
             program,
-            command: environment::expanded(&program.command, &environment),
+            command: environment.expand(&program.command),
             environment: &environment,
+            found: &work.found,
             mark: None,
             stdin: Stdin::Pipe,
             stdout: Stdout::Pipe,
