@@ -262,7 +262,7 @@ impl Coordinator {
         let idle = now.millis + 1000;
         [
             self.next_lease_wake(now),
-            self.writer.next_wake(),
+            self.next_write(now),
             self.claims_until,
             self.next_session_wake(),
             self.next_patience_wake(now),

@@ -1,7 +1,8 @@
 //! When the status is written, and what follows when it is stored.
 //!
 //! One write at a time, at most one a second and 32 KiB a second (etcd keeps every revision for minutes), none when nothing
-//! changed. What a write contains is acknowledged to workers only when it is stored (P12): status may lag what is
+//! changed. What comes once in a run and is waited for does not wait for its second: the plan, before which no shard is granted,
+//! a verdict that must be stored before work goes on, and the end. What a write contains is acknowledged to workers only when it is stored (P12): status may lag what is
 //! published, never lead it.
 
 use hyperflow_api::{ShardJobStatus, ids::ShardIndex};
@@ -91,11 +92,6 @@ impl Writer {
             self.touch();
         }
     }
-
-    pub(super) fn next_wake(&self) -> Option<u64> {
-        let dirty = self.in_flight.is_none() && self.stored != Some(self.knowledge);
-        dirty.then_some(self.not_before)
-    }
 }
 
 impl Coordinator {
@@ -112,7 +108,7 @@ impl Coordinator {
         }
         let writer = &self.writer;
         let clean = writer.stored == Some(writer.knowledge);
-        let patient = now.millis < writer.not_before;
+        let patient = now.millis < writer.not_before && !self.write_is_awaited();
         if writer.in_flight.is_some() || clean || patient {
             return;
         }
@@ -137,6 +133,24 @@ impl Coordinator {
             return self.status_stored(now, revision, effects);
         }
         effects.push(Effect::StoreStatus { revision, status });
+    }
+
+    /// Somebody waits for what the next write says, and no other like it comes in this run. One that was refused waits as
+    /// any other does.
+    fn write_is_awaited(&self) -> bool {
+        let plan = || self.plan.is_some() && self.writer.last.as_ref().is_some_and(|last| last.plan.is_none());
+        let awaited = match self.conclusion {
+            Some(_) => !self.writer.end_stored,
+            None => plan() || self.verdict_must_be_stored(),
+        };
+        awaited && self.writer.refusals == 0
+    }
+
+    /// When the next write is due, if there is anything to write.
+    pub(super) fn next_write(&self, now: Now) -> Option<u64> {
+        let dirty = self.writer.in_flight.is_none() && self.writer.stored != Some(self.writer.knowledge);
+        let due = if self.write_is_awaited() { now.millis } else { self.writer.not_before };
+        dirty.then_some(due)
     }
 
     /// How far ahead shards are reserved: eight times what was granted since the last write, so that a job that goes fast

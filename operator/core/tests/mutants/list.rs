@@ -358,8 +358,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "status is written as often as something changes",
         rule: "status rule",
         file: "coordinator/writer.rs",
-        find: "let patient = now.millis < writer.not_before;",
-        broken: "let patient = now.millis < writer.not_before && !MUTANT;",
+        find: "let patient = now.millis < writer.not_before && !self.write_is_awaited();",
+        broken: "let patient = now.millis < writer.not_before && !self.write_is_awaited() && !MUTANT;",
     },
     Mutant {
         name: "two status writes are under way at a time",

@@ -440,3 +440,37 @@ fn what_is_frozen_may_be_corrected_until_there_is_a_plan_and_not_after() {
     assert_eq!((failed.status.as_str(), failed.reason.as_str()), ("True", "SpecChanged"));
     assert!(failed.message.contains("create another ShardJob"), "{}", failed.message);
 }
+
+#[test]
+fn what_is_waited_for_once_is_written_at_once_and_nothing_else_is() {
+    let mut desk = Desk::new(&copying());
+    desk.tick();
+    desk.handle(Event::PodsSeen(vec![pod("pod-a"), pod("pod-b")]));
+    desk.hello(1, "pod-a", 1, vec![]);
+    let plan = desk.wants(1);
+    desk.millis += 100;
+    let planned =
+        Planned { shards: 2, files: 1, bytes: 2 << 20, digest: "blake3:00".into(), url: "file:///plan".into() };
+    desk.report(1, facts(1, vec![fact(plan[0], News::Planned(planned))]));
+    desk.tick();
+    desk.handle(Event::Flush);
+    let grants = desk.granted(1);
+    assert_eq!(grants.len(), 2, "shards wait for the plan to be stored, and it waited for its second");
+
+    desk.millis += 100;
+    desk.report(1, facts(2, vec![fact(grants[0], published())]));
+    assert!(desk.storing.is_none(), "a result is not waited for");
+    desk.millis += 100;
+    desk.report(1, facts(3, vec![fact(grants[1], published())]));
+    let sweep = desk.granted(1);
+    desk.report(1, facts(4, vec![fact(sweep[0], News::Swept(None))]));
+    let refused = desk.storing.take().expect("the end is written at once");
+    assert!(desk.status().completion_time.is_some());
+    assert_eq!(desk.coordinator.next_wake(desk.now()), desk.millis + 1000, "nothing is written meanwhile");
+
+    desk.handle(Event::StatusRefused(refused));
+    desk.handle(Event::Flush);
+    assert!(desk.storing.is_none() && desk.coordinator.next_wake(desk.now()) > desk.millis, "a refused one waits");
+    desk.pass(1);
+    assert_eq!(desk.stored.iter().filter(|status| status.completion_time.is_some()).count(), 2, "and comes again");
+}
