@@ -13,7 +13,6 @@ use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{Api, ResourceExt, api::PostParams};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use serde_json::json;
 use tonic::{
     Code, Status,
     transport::{Certificate, ClientTlsConfig, Endpoint, Identity},
@@ -112,22 +111,8 @@ async fn ask_as_stranger(
 
 /// A pod that runs.
 async fn stranger(place: &Place) -> Result<Pod> {
-    let restricted = json!({
-        "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true,
-        "seccompProfile": {"type": "RuntimeDefault"}
-    });
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stranger"},
-        "spec": {
-            "securityContext": {"runAsUser": 65_532}, "terminationGracePeriodSeconds": 0,
-            "containers": [{
-                "name": "pause", "image": "hyperflow.dev/pause:1", "imagePullPolicy": "IfNotPresent",
-                "securityContext": restricted
-            }]
-        }
-    });
     let pods: Api<Pod> = Api::namespaced(place.cluster.client.clone(), &place.namespace);
-    pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?;
+    pods.create(&PostParams::default(), &serde_json::from_value(super::idle("stranger"))?).await?;
     let runs = |pod: &Pod| {
         pod.status.as_ref().is_some_and(|status| {
             status.pod_ip.is_some() && status.container_statuses.iter().flatten().any(|container| container.ready)

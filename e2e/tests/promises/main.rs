@@ -250,6 +250,24 @@ fn close_gate(place: &Place) -> Result {
     Ok(std::fs::remove_file(place.path("go"))?)
 }
 
+/// A pod that does nothing, and goes at once.
+fn idle(name: &str) -> Value {
+    let restricted = json!({
+        "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true,
+        "seccompProfile": {"type": "RuntimeDefault"}
+    });
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {
+            "securityContext": {"runAsUser": 65_532}, "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "pause", "image": "hyperflow.dev/pause:1", "imagePullPolicy": "IfNotPresent",
+                "securityContext": restricted
+            }]
+        }
+    })
+}
+
 /// Waits until an event has this reason.
 async fn told(place: &Place, reason: &str, limit: std::time::Duration) -> Result {
     let told = async {

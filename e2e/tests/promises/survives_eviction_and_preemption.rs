@@ -83,20 +83,10 @@ async fn sample(job: &Job, class: &str) -> Result<FailureSample> {
 
 /// A pod that wants a seat, and may take one from those that matter less.
 fn important(place: &Place) -> Value {
-    let restricted = json!({
-        "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "runAsNonRoot": true,
-        "seccompProfile": {"type": "RuntimeDefault"}
-    });
-    json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "important"},
-        "spec": {
-            "priorityClassName": place.namespace, "securityContext": {"runAsUser": 65_532},
-            "containers": [{
-                "name": "pause", "image": "hyperflow.dev/pause:1", "imagePullPolicy": "IfNotPresent",
-                "resources": {"limits": {SEAT: "1"}, "requests": {SEAT: "1"}}, "securityContext": restricted
-            }]
-        }
-    })
+    let mut pod = super::idle("important");
+    pod["spec"]["priorityClassName"] = json!(place.namespace);
+    pod["spec"]["containers"][0]["resources"] = json!({"limits": {SEAT: "1"}, "requests": {SEAT: "1"}});
+    pod
 }
 
 /// Gives two nodes a seat each, as many as there are workers, or takes them away.

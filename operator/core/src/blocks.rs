@@ -12,6 +12,8 @@
 //! | what the next operator process reads | `notes.rs` |
 //! | all of that together | `keeper.rs` |
 //! | which copies go | `keeper/surplus.rs` |
+//! | where a group is read | `keeper/reading.rs` |
+//! | how many copies there are, and what people are told of them | `keeper/counts.rs`, `keeper/news.rs` |
 //!
 //! A block is a piece of one shard's planned input, at most [`BLOCK_BYTES`] long. A group is the blocks of consecutive
 //! shards, [`GROUPS`] of them in a job: placing single blocks would make the status megabytes, groups keep it at some

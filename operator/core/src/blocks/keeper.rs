@@ -1,5 +1,8 @@
 //! Keeps the copies of a job's blocks: looks at what stores have, and says what is to be loaded and dropped.
 
+mod counts;
+mod news;
+mod reading;
 mod surplus;
 
 use std::{
@@ -8,24 +11,20 @@ use std::{
 };
 
 use hyperflow_api::{
-    ids::{JobUid, ShardIndex},
+    ids::JobUid,
     replica::{BlockOrder, Holdings, Peer, Trouble},
-    status::BlockCounts,
 };
 
+pub(crate) use self::reading::first_fresh;
 use super::{
-    Figures,
     breaker::Breaker,
     map::{Life, Map, Presence, Store, StoreId},
     notes::Notes,
-    repair::{FULL_MILLIS, Loads, Moment, peers},
+    repair::{FULL_MILLIS, Loads, Moment},
     rules::Copy,
     zones::Zones,
 };
 use crate::{coordinator::Announcement, ranges::RangeSet, shards::Seat};
-
-/// Where a group may be read is said again after so long, for the right to it runs out.
-const ACCESS_MILLIS: u64 = 300_000;
 
 /// Whoever is in session first would get all copies: so long the others are waited for.
 const SETTLE_MILLIS: u64 = 10_000;
@@ -160,14 +159,6 @@ impl Keeper {
         }
     }
 
-    fn warn(&mut self, reason: &'static str, message: String) {
-        self.news.push(Announcement { warning: true, reason, message });
-    }
-
-    fn tell(&mut self, reason: &'static str, message: String) {
-        self.news.push(Announcement { warning: false, reason, message });
-    }
-
     pub(crate) fn is_due(&self, now: u64) -> bool {
         self.stirred || now >= self.looked + LOOK_MILLIS
     }
@@ -206,15 +197,6 @@ impl Keeper {
     pub(crate) fn meet(&mut self, around: &Around<'_>, present: Vec<Presence>, gone: impl Fn(&Store) -> bool) {
         self.map.zones = around.zones.clone();
         self.stirred |= self.map.refresh(around.now, around.lost_millis, present, gone);
-    }
-
-    fn tell_of_breaker(&mut self, (open, away, all): (bool, usize, usize)) {
-        if open {
-            let message = format!("{away} of {all} nodes with blocks are away: copies are not made again meanwhile");
-            self.warn("ReplicationPaused", message);
-        } else {
-            self.tell("ReplicationResumed", format!("{away} of {all} nodes with blocks are away"));
-        }
     }
 
     fn make_copies(&mut self, around: &Around<'_>, orders: &mut Vec<(Seat, BlockOrder)>) {
@@ -260,167 +242,13 @@ impl Keeper {
         }
     }
 
-    /// A store that has room for none of the groups that lack copies is told of as one is whose load found no room: it will
-    /// not be asked.
-    fn tell_of_full_stores(&mut self, least: u64) {
-        let full = |(_, store): &(&StoreId, &Store)| store.is_confirmed(&self.map.plan) && store.free < least;
-        let full: Vec<_> = self.map.stores.iter().filter(full).map(|(id, store)| (id.clone(), store.free)).collect();
-        for (id, free) in full {
-            self.tell_of_full_store(&id, &format!("a group takes {least} bytes, and {free} are free"));
-        }
-    }
-
-    /// Once for each store.
-    fn tell_of_full_store(&mut self, id: &StoreId, why: &str) {
-        let Some(store) = self.map.stores.get_mut(id).filter(|store| !store.told_full) else { return };
-        store.told_full = true;
-        let message = format!("the blocks on node '{}' have no more room: {why}", store.node);
-        self.warn(Trouble::FULL, message);
-    }
-
-    /// What readers were told, and is not so any more.
-    fn renew_access(&mut self, now: u64, read: &BTreeSet<(Seat, u32)>, orders: &mut Vec<(Seat, BlockOrder)>) {
-        self.told.retain(|key, _| read.contains(key));
-        for &(seat, group) in read {
-            orders.extend(self.access(now, seat, group).map(|order| (seat, order)));
-        }
-    }
-
-    /// Where a worker may read a group that its own store lacks, if that is news to it.
-    pub(crate) fn access(&mut self, now: u64, seat: Seat, group: u32) -> Option<BlockOrder> {
-        let standing = self.map.standing(group)?;
-        let store = self.map.stores.values().find(|store| store.mates.iter().any(|mate| mate.seat == seat))?;
-        if store.ready.contains(&group) {
-            self.told.remove(&(seat, group));
-            return None;
-        }
-        let from = peers(&self.map, &self.loads.sources(&self.map, standing, &store.node));
-        let mut same = from.clone();
-        same.sort_by(|one, other| one.pod.cmp(&other.pod));
-        let told = self.told.get(&(seat, group));
-        let known = match told {
-            Some((at, peers)) => *peers == same && now < at + ACCESS_MILLIS,
-            None => from.is_empty(),
-        };
-        if known {
-            return None;
-        }
-        self.told.insert((seat, group), (now, same));
-        Some(BlockOrder::Access { group, from, grant: String::new() })
-    }
-
-    /// A worker's session is another one: it knows nothing.
-    pub(crate) fn forget_told(&mut self, seat: Seat) {
-        self.told.retain(|(of, _), _| *of != seat);
-    }
-
-    /// Counts what lacks copies, and tells of it when that begins or ends.
-    fn count(&mut self, around: &Around<'_>) -> bool {
-        let mut under = 0;
-        for &group in &around.open {
-            let expected = self.map.standing(group).map_or(0, |standing| standing.expected.len());
-            if expected >= self.replicas {
-                self.whole.insert(group);
-            } else {
-                under += 1;
-            }
-        }
-        let changed = std::mem::replace(&mut self.under, under) != under;
-        if around.runs && !around.open.is_empty() {
-            let was = std::mem::replace(&mut self.all_whole, under == 0);
-            if was && under > 0 {
-                self.warned = true;
-                self.warn("BlocksUnderReplicated", format!("{under} groups of blocks have fewer copies than wanted"));
-            } else if !was && under == 0 && std::mem::take(&mut self.warned) {
-                self.tell("BlocksReplicated", "every group of blocks that is needed has its copies again".into());
-            }
-        }
-        changed
-    }
-
-    /// Groups that may be read in the store of a worker.
-    pub(crate) fn local(&self, seat: Seat) -> Option<&BTreeSet<u32>> {
-        let has = |store: &&Store| store.mates.iter().any(|mate| mate.seat == seat);
-        self.map.stores.values().find(has).map(|store| &store.ready)
-    }
-
-    /// Another store than that of this worker has the group, and a worker that takes work.
-    pub(crate) fn is_local_elsewhere(&self, group: u32, seat: Seat) -> bool {
-        let Some(standing) = self.map.standing(group) else { return false };
-        let stores = || standing.readable.iter().filter_map(|id| self.map.stores.get(id));
-        let here = |store: &Store| store.mates.iter().any(|mate| mate.seat == seat);
-        !stores().any(here) && stores().any(|store| store.mates.iter().any(|mate| mate.fit))
-    }
-
-    /// What a pod's store has: groups that nobody else can give, and all. A pod that has not called yet is taken for whom the
-    /// operator before this one knew on its node.
-    pub(crate) fn held_by_pod(&self, pod: &str, node: Option<&str>) -> (usize, usize) {
-        let by_name = self.map.stores.iter().find(|(_, store)| store.pod.as_deref() == Some(pod));
-        let noted = |store: &Store| store.pod.is_none() && node == Some(&*store.node);
-        let Some((id, store)) = by_name.or_else(|| self.map.stores.iter().find(|(_, store)| noted(store))) else {
-            return (0, 0);
-        };
-        // What it said last, though it may not be heard now: a pod whose node is back calls only after a while.
-        let whole = store.held.values().filter(|held| {
-            held.blocks > 0 && Copy::of(held, self.map.digests.get(&held.group).copied()) == Copy::Ready
-        });
-        let alone = |group: u32| self.map.standing(group).is_some_and(|it| it.readable.iter().all(|of| of == id));
-        whole.fold((0, 0), |(only, all), held| (only + usize::from(alone(held.group)), all + 1))
-    }
-
     #[cfg(test)]
     pub(crate) fn has(&self, store: &str, group: u32) -> bool {
         self.map.stores.get(store).is_some_and(|store| store.ready.contains(&group))
-    }
-
-    pub(crate) fn counts(&self) -> BlockCounts {
-        let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-        let known = || self.map.stores.values().filter(|store| !store.is_lost());
-        let kept_by = match (known().any(|store| store.persistent), known().any(|store| !store.persistent)) {
-            (true, true) => "Mixed",
-            (true, false) => "Node",
-            (false, true) => "Pod",
-            (false, false) => "",
-        };
-        let groups = number(self.map.groups as usize);
-        BlockCounts { groups, under_replicated: number(self.under), kept_by: kept_by.into() }
-    }
-
-    pub(crate) fn figures(&self) -> Figures {
-        let mut figures = Figures {
-            under_replicated: self.under as u64,
-            queued: self.queued as u64,
-            bytes_from_source: self.bytes_from_source,
-            bytes_from_peers: self.bytes_from_peers,
-            ..Figures::default()
-        };
-        for store in self.map.stores.values().filter(|store| !store.is_lost()) {
-            figures.ready += store.ready.len() as u64;
-            for held in store.held.values() {
-                figures.stale += u64::from(held.stale > 0);
-                figures.corrupt += u64::from(held.corrupt > 0);
-            }
-        }
-        figures
     }
 
     /// Loads under way, for what must always hold: as kept, and as counted.
     pub(crate) fn loads(&self) -> &Loads {
         &self.loads
     }
-}
-
-/// The first shard of these groups that nobody has begun, if it is below `limit`.
-pub(crate) fn first_fresh(
-    groups: &BTreeSet<u32>,
-    shards: &crate::shards::Shards,
-    claims_stand: bool,
-    limit: ShardIndex,
-) -> Option<ShardIndex> {
-    let first = |group: &u32| {
-        let range = super::shards_of(*group, shards.total());
-        let passed = if claims_stand { None } else { shards.limbo().first_in(range.clone()) };
-        passed.or_else(|| Some(range.start.max(shards.next())).filter(|index| *index < range.end))
-    };
-    groups.iter().filter_map(first).find(|index| *index < limit)
 }

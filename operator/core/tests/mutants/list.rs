@@ -650,7 +650,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "who reads is not told where copies are",
         rule: "L11",
-        file: "blocks/keeper.rs",
+        file: "blocks/keeper/reading.rs",
         find: "None => from.is_empty(),",
         broken: "None => MUTANT || from.is_empty(),",
     },
