@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use hyperflow_api::wire::proto::{
     self as p,
     block_part::Part,
@@ -33,13 +33,15 @@ use tonic::{
 use super::{
     Keeper,
     disk::Replica,
-    replica::{Crc, Name},
+    replica::{Crc, Head, Name},
 };
 
 /// Streams at a time; others wait.
 const STREAMS: usize = 4;
 /// Most bytes of one message.
 const PART: u64 = 256 << 10;
+/// Parts that are read before they are sent.
+const AHEAD: usize = 2;
 /// Handshakes at a time, and longest.
 const HANDSHAKES: usize = 32;
 const HANDSHAKE: Duration = Duration::from_secs(5);
@@ -98,6 +100,7 @@ struct Desk {
     streams: Arc<Semaphore>,
 }
 
+type Read = Pin<Box<dyn Stream<Item = Result<Vec<u8>, Status>> + Send>>;
 type Parts = Pin<Box<dyn Stream<Item = Result<p::BlockPart, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -125,9 +128,11 @@ impl Blocks for Desk {
         if offset > replica.head().length {
             return Err(Status::out_of_range("the block ends before that"));
         }
+        let replica = Arc::new(replica);
         let sending = Sending {
             keeper: self.keeper.clone(),
-            replica: Arc::new(replica),
+            head: replica.head(),
+            read: read(&replica, offset),
             name,
             offset,
             at: 0,
@@ -142,7 +147,9 @@ impl Blocks for Desk {
 /// A replica on its way out.
 struct Sending {
     keeper: Arc<Keeper>,
-    replica: Arc<Replica>,
+    head: Head,
+    /// Its bytes, part by part.
+    read: Read,
     name: Name,
     /// The first byte that is wanted.
     offset: u64,
@@ -154,21 +161,17 @@ struct Sending {
 
 impl Sending {
     async fn next(mut self) -> Result<Option<(p::BlockPart, Self)>, Status> {
-        let head = self.replica.head();
+        let Head { length, crc32c, .. } = self.head;
         if !self.greeted {
             self.greeted = true;
-            let part = p::BlockHead { length: head.length, crc32c: head.crc32c };
-            return Ok(Some((p::BlockPart { part: Some(Part::Head(part)) }, self)));
+            return Ok(Some((p::BlockPart { part: Some(Part::Head(p::BlockHead { length, crc32c })) }, self)));
         }
-        while self.at < head.length {
-            // What is not wanted is read as well: the checksum is of all of it.
-            let end = if self.at < self.offset { self.offset } else { head.length };
-            let bytes = self.read((end - self.at).min(PART)).await?;
+        while let Some(bytes) = self.read.try_next().await? {
             self.crc.update(&bytes);
             let wanted = self.at >= self.offset;
             self.at += bytes.len() as u64;
-            if self.at == head.length && self.crc.value() != head.crc32c {
-                return Err(self.damaged().await);
+            if self.at == length && self.crc.value() != crc32c {
+                return Err(damaged(self.keeper, self.name).await);
             }
             if wanted {
                 return Ok(Some((p::BlockPart { part: Some(Part::Data(bytes)) }, self)));
@@ -176,26 +179,37 @@ impl Sending {
         }
         Ok(None)
     }
+}
 
-    async fn read(&self, length: u64) -> Result<Vec<u8>, Status> {
-        let (replica, at) = (self.replica.clone(), self.at);
-        let read = spawn_blocking(move || {
-            let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
-            replica.read(&mut bytes, at).map(|()| bytes)
-        });
-        let read = read.await.map_err(|error| Status::internal(error.to_string()))?;
+/// Its last part is not sent, so that nobody can take it for whole.
+async fn damaged(keeper: Arc<Keeper>, name: Name) -> Status {
+    let aside = spawn_blocking(move || keeper.damaged(&name, "its checksum is not that of its data"));
+    if let Err(error) = aside.await {
+        tracing::error!(%error, block = ?name, "a damaged replica could not be put aside");
+    }
+    Status::data_loss("the block is damaged")
+}
+
+/// Reads a replica, the next part while one is sent. What is before `offset` is read as well: the checksum is of all of it.
+fn read(replica: &Arc<Replica>, offset: u64) -> Read {
+    let (replica, length, mut at) = (replica.clone(), replica.head().length, 0);
+    let parts = std::iter::from_fn(move || {
+        let end = if at < offset { offset } else { length };
+        let part = at..end.min(at + PART);
+        at = part.end;
+        (!part.is_empty()).then_some(part)
+    });
+    let reads = stream::iter(parts).map(move |part| {
+        let replica = replica.clone();
+        spawn_blocking(move || {
+            let mut bytes = vec![0; usize::try_from(part.end - part.start).unwrap_or(0)];
+            replica.read(&mut bytes, part.start).map(|()| bytes)
+        })
+    });
+    Box::pin(reads.buffered(AHEAD).map(|read| {
+        let read = read.map_err(|error| Status::internal(error.to_string()))?;
         read.map_err(|error| Status::data_loss(format!("the block cannot be read: {error}")))
-    }
-
-    /// Its last part is not sent, so that nobody can take it for whole.
-    async fn damaged(&self) -> Status {
-        let (keeper, name) = (self.keeper.clone(), self.name);
-        if let Err(error) = spawn_blocking(move || keeper.damaged(&name, "its checksum is not that of its data")).await
-        {
-            tracing::error!(%error, block = ?self.name, "a damaged replica could not be put aside");
-        }
-        Status::data_loss("the block is damaged")
-    }
+    }))
 }
 
 fn unix() -> u64 {
