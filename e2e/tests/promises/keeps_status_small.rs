@@ -1,4 +1,4 @@
-//! A hundred thousand shards: status stays small and is written at most once a second, as the API server itself counts it,
+//! A hundred thousand shards: status stays small and is written once a second, as the API server itself counts it,
 //! and when the job is over nobody writes any more.
 
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use serde_json::Value;
 const SHARDS: u32 = 100_000;
 const MOST_BYTES: usize = 16 * 1024;
 const MOST_BYTES_A_SECOND: f64 = 32.0 * 1024.0;
-/// The first write waits for none before it, and looking itself takes a moment.
+/// The first write and the last wait for none before them.
 const BESIDES: f64 = 2.0;
 /// Nobody writes if nobody has for so long.
 const QUIET: Duration = Duration::from_secs(3);

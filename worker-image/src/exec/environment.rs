@@ -46,7 +46,6 @@ pub struct About<'a> {
 /// worker, and what is said to this program.
 #[derive(Debug)]
 pub struct Environment {
-    inherited: &'static [CString],
     own: Vec<(&'static str, OsString)>,
 }
 
@@ -70,7 +69,7 @@ impl Environment {
 
     /// With these variables, whatever this process has of the same names.
     pub fn of(own: impl IntoIterator<Item = (&'static str, OsString)>) -> Self {
-        Self { inherited: inherited(), own: own.into_iter().collect() }
+        Self { own: own.into_iter().collect() }
     }
 
     /// What a variable says.
@@ -101,7 +100,7 @@ impl Environment {
 
     fn kept(&self) -> impl Iterator<Item = &CStr> {
         let own = |name: &OsStr| self.own.iter().any(|(known, _)| *known == name);
-        self.inherited.iter().map(CString::as_c_str).filter(move |variable| !own(split(variable).0))
+        inherited().iter().map(CString::as_c_str).filter(move |variable| !own(split(variable).0))
     }
 }
 

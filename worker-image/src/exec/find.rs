@@ -50,6 +50,7 @@ impl Found {
     }
 }
 
+/// Finds a program in the folders of `search`, as execvp does.
 fn find(name: &OsStr, search: &OsStr, dir: Option<&Path>) -> Result<PathBuf, NotStarted> {
     if name.as_encoded_bytes().contains(&b'/') {
         let path = Path::new(name);

@@ -1,7 +1,7 @@
 //! Making a process: of which file, with which arguments, environment and ends.
 //!
-//! `posix_spawn` copies nothing of this process, and takes descriptors as they are; but it has no way to another working
-//! directory in a static binary, and there std's way is taken.
+//! `posix_spawn` copies nothing of this process, and takes descriptors as they are. Only to another working directory
+//! `nix` knows no way in it: there std's is taken, which copies this process first.
 
 use std::{
     ffi::{CString, OsString},

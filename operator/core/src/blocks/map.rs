@@ -84,6 +84,11 @@ pub(crate) struct Store {
 }
 
 impl Store {
+    /// Whether a worker has it.
+    pub(super) fn is_of(&self, seat: Seat) -> bool {
+        self.mates.iter().any(|mate| mate.seat == seat)
+    }
+
     pub(super) fn new(node: String, persistent: bool, life: Life) -> Self {
         Self {
             node,

@@ -1,8 +1,8 @@
 //! The operator's end: what happens to one ShardJob, decided.
 //!
 //! The desk, a task of the operator, feeds events in through [`Coordinator::handle`] and carries the effects out. All that
-//! is known is in here; the status is a snapshot of it, stored at most once a second, and what a worker is told is
-//! committed is never ahead of what is stored (P12).
+//! is known is in here; the status is a snapshot of it, stored at most once a second unless it is waited for, and what a
+//! worker is told is committed is never ahead of what is stored (P12).
 //!
 //! | concern | file |
 //! | --- | --- |

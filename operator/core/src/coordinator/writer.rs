@@ -106,10 +106,7 @@ impl Coordinator {
             // This desk closes: the next one begins from the status as it is.
             return;
         }
-        let writer = &self.writer;
-        let clean = writer.stored == Some(writer.knowledge);
-        let patient = now.millis < writer.not_before && !self.write_is_awaited();
-        if writer.in_flight.is_some() || clean || patient {
+        if self.next_write(now).is_none_or(|due| now.millis < due) {
             return;
         }
         let reserved = self.reservation();
@@ -138,7 +135,7 @@ impl Coordinator {
     /// Somebody waits for what the next write says, and no other like it comes in this run. One that was refused waits as
     /// any other does.
     fn write_is_awaited(&self) -> bool {
-        let plan = || self.plan.is_some() && self.writer.last.as_ref().is_some_and(|last| last.plan.is_none());
+        let plan = || self.plan.is_some() && self.last_status().plan.is_none();
         let awaited = match self.conclusion {
             Some(_) => !self.writer.end_stored,
             None => plan() || self.verdict_must_be_stored(),
@@ -148,9 +145,12 @@ impl Coordinator {
 
     /// When the next write is due, if there is anything to write.
     pub(super) fn next_write(&self, now: Now) -> Option<u64> {
-        let dirty = self.writer.in_flight.is_none() && self.writer.stored != Some(self.writer.knowledge);
-        let due = if self.write_is_awaited() { now.millis } else { self.writer.not_before };
-        dirty.then_some(due)
+        let writer = &self.writer;
+        let clean = writer.stored == Some(writer.knowledge);
+        if writer.in_flight.is_some() || clean {
+            return None;
+        }
+        Some(if self.write_is_awaited() { now.millis } else { writer.not_before })
     }
 
     /// How far ahead shards are reserved: eight times what was granted since the last write, so that a job that goes fast

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hyperflow_api::{ids::ShardIndex, replica::BlockOrder};
 
 use super::{
-    super::{map::Store, repair::peers, shards_of},
+    super::{repair::peers, shards_of},
     Keeper,
 };
 use crate::shards::{Seat, Shards};
@@ -30,7 +30,7 @@ impl Keeper {
     /// Where a worker may read a group that its own store lacks, if that is news to it.
     pub(crate) fn access(&mut self, now: u64, seat: Seat, group: u32) -> Option<BlockOrder> {
         let standing = self.map.standing(group)?;
-        let store = self.map.stores.values().find(|store| store.mates.iter().any(|mate| mate.seat == seat))?;
+        let store = self.map.stores.values().find(|store| store.is_of(seat))?;
         if store.ready.contains(&group) {
             self.told.remove(&(seat, group));
             return None;
@@ -57,16 +57,14 @@ impl Keeper {
 
     /// Groups that may be read in the store of a worker.
     pub(crate) fn local(&self, seat: Seat) -> Option<&BTreeSet<u32>> {
-        let has = |store: &&Store| store.mates.iter().any(|mate| mate.seat == seat);
-        self.map.stores.values().find(has).map(|store| &store.ready)
+        self.map.stores.values().find(|store| store.is_of(seat)).map(|store| &store.ready)
     }
 
     /// Another store than that of this worker has the group, and a worker that takes work.
     pub(crate) fn is_local_elsewhere(&self, group: u32, seat: Seat) -> bool {
         let Some(standing) = self.map.standing(group) else { return false };
         let stores = || standing.readable.iter().filter_map(|id| self.map.stores.get(id));
-        let here = |store: &Store| store.mates.iter().any(|mate| mate.seat == seat);
-        !stores().any(here) && stores().any(|store| store.mates.iter().any(|mate| mate.fit))
+        !stores().any(|store| store.is_of(seat)) && stores().any(|store| store.mates.iter().any(|mate| mate.fit))
     }
 }
 
