@@ -182,13 +182,14 @@ impl Screen {
         let width = 24;
         let full = if counts.total > 0 { width * counts.succeeded / counts.total } else { 0 };
         let bar: String = (0..width).map(|cell| if cell < full { '█' } else { '░' }).collect();
+        let progress = match display.progress.as_str() {
+            "" => "no plan yet".into(),
+            progress => format!("{progress:>7} shards, {} active, {} waiting", counts.active, counts.waiting),
+        };
         let line = format!(
-            "{:>6.1} s  {bar}  {:<9} {:>7} shards, {} active, {} waiting, {} of {} workers",
+            "{:>6.1} s  {bar}  {:<9} {progress}, {} of {} workers",
             elapsed.as_secs_f32(),
             display.status,
-            display.progress,
-            counts.active,
-            counts.waiting,
             workers.ready,
             workers.desired
         );
