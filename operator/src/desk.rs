@@ -3,26 +3,25 @@
 //! Carrying out never waits for the network: the status is written by a child task, workers are spoken to through bounded
 //! queues, and a worker that does not read is hung up on.
 
+mod line;
+mod mail;
+
 use std::collections::{BTreeMap, VecDeque};
 
-use hyperflow_api::{
-    ShardJobStatus,
-    ids::JobUid,
-    message::{FromOperator, Hello},
-};
-use hyperflow_core::coordinator::{
-    Announcement, Coordinator, Effect, Event, Pod, Revision, Seen, SessionId, WantedPods,
-};
+use hyperflow_api::{ShardJobStatus, ids::JobUid};
+use hyperflow_core::coordinator::{Announcement, Coordinator, Effect, Event, Revision, SessionId};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, runtime::reflector::ObjectRef};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
-    task::{AbortHandle, JoinError, JoinSet},
+    sync::{mpsc, watch},
+    task::{JoinError, JoinSet},
     time::{Duration, Instant, sleep_until},
 };
 use tonic::Status;
 use tracing::{debug, warn};
 
+use self::line::Line;
+pub use self::mail::{Call, MAILBOX, Mail};
 use crate::{
     announce::Announcer,
     apply::PodRefusal,
@@ -35,50 +34,15 @@ use crate::{
     nodes::Nodes,
     owner,
     report::{Ledger, Outcome},
-    session::{self, Inbound, Place},
+    session,
 };
 
-/// Letters that wait for a desk at most; senders wait then.
-pub const MAILBOX: usize = 1024;
 /// Letters taken at most before the core is asked to speak and to store.
 const BATCH: usize = 1024;
 /// A desk turns at least so often, to show that it is alive.
 const LONGEST_SLEEP: Duration = Duration::from_secs(10);
 /// The pause between figures of blocks in the metrics.
 const FIGURES: Duration = Duration::from_secs(1);
-
-/// What a desk is told.
-pub enum Mail {
-    /// The resource and its pool, as reconciliation sees them; wants to know what the pool should be.
-    Look {
-        /// The resource.
-        job: Box<Seen>,
-        /// All its pods.
-        pods: Vec<Pod>,
-        /// Gets the answer.
-        answer: oneshot::Sender<WantedPods>,
-    },
-    /// The API server did not want a pod.
-    PodRefused(PodRefusal),
-    /// A worker that proved who it is.
-    Call(Box<Call>),
-    /// A worker said something.
-    Said(SessionId, hyperflow_api::message::Report),
-}
-
-/// A new session.
-pub struct Call {
-    /// Its number, never used twice by this process.
-    pub session: SessionId,
-    /// The first message.
-    pub hello: Hello,
-    /// What the worker says from here on.
-    pub inbound: Inbound,
-    /// Where it is spoken to.
-    pub outbound: mpsc::Sender<Result<FromOperator, Status>>,
-    /// Its place among the sessions of this process.
-    pub place: Place,
-}
 
 /// Why a desk ended, in good order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,14 +115,6 @@ struct Children {
     writing: JoinSet<(Ledger, Revision, Outcome)>,
     releasing: JoinSet<()>,
     finding: JoinSet<(JobUid, Option<bool>)>,
-}
-
-/// A session, from the desk's side.
-struct Line {
-    pod_uid: String,
-    outbound: mpsc::Sender<Result<FromOperator, Status>>,
-    reader: AbortHandle,
-    _place: Place,
 }
 
 impl Desk {
@@ -262,7 +218,7 @@ impl Desk {
         let reader = session::read(session, inbound, outbound.clone(), self.own_mailbox.clone());
         let reader = children.readers.spawn(reader);
         let pod_uid = hello.worker.pod_uid.clone();
-        children.lines.insert(session, Line { pod_uid, outbound, reader, _place: place });
+        children.lines.insert(session, Line::new(pod_uid, outbound, reader, place));
         self.ask(Event::SessionOpened { session, hello })
     }
 
@@ -351,15 +307,5 @@ async fn sent_home(leading: &mut watch::Receiver<bool>, dismissed: &mut watch::R
     tokio::select! {
         _ = leading.wait_for(|leads| !*leads) => {}
         _ = dismissed.changed() => {}
-    }
-}
-
-impl Line {
-    /// Says why, if the worker still reads, and ends both directions.
-    fn hang_up(self, why: Status) {
-        if self.outbound.try_send(Err(why)).is_err() {
-            debug!("the worker does not hear why its session ends");
-        }
-        self.reader.abort();
     }
 }

@@ -3,22 +3,24 @@
 //! Records lie in files in the order in which shards were done. They are sorted on disk and meet the plan shard by shard,
 //! so that a million of them take a few megabytes. `docs/formats.md` says what users may depend on.
 
+mod line;
 mod recorded;
 mod stored;
+mod writer;
 
 use std::{
     fs::File,
-    io::{BufWriter, ErrorKind, Read, Write},
-    path::{Path, PathBuf},
+    io::{ErrorKind, Read},
+    path::PathBuf,
 };
 
 use hyperflow_api::{ids::ShardIndex, message::FailureClass};
 use hyperflow_core::{
     job::{Job, Sum, Task},
-    plan::{Numbers, Piece, Shard},
+    plan::{Piece, Shard},
 };
-use serde::Serialize;
 
+use self::{line::Line, writer::Writer};
 pub use self::{
     recorded::{Entry, Recorded},
     stored::make,
@@ -26,13 +28,8 @@ pub use self::{
 use crate::{
     fault::{self, Fault},
     hash::Hash,
-    names,
-    records::{Failed, Record},
-    store,
+    records::Record,
 };
-
-/// Bytes read or written at a time.
-const BUFFER: usize = 64 << 10;
 
 /// Where the files of a report are written: private names (P3), which the caller links to the final ones.
 #[derive(Clone, Debug)]
@@ -115,32 +112,17 @@ impl<'a> ReportWriter<'a> {
     /// Adds a shard. Their indexes rise.
     pub fn shard(&mut self, index: ShardIndex, shard: &Shard) -> Result<(), Fault> {
         let entry = self.recorded.of(index)?;
-        let (record, failed) = match &entry {
-            Some(Entry::Published(record)) => (Some(record), None),
-            Some(Entry::Failed(failed)) => (None, Some(failed)),
-            None => (None, None),
-        };
         let id = shard.id();
-        let line = Line {
-            index,
-            id: &id,
-            inputs: shard.pieces.iter().map(Input::new).collect(),
-            items: &shard.items,
-            numbers: shard.numbers,
-            outputs: record.map_or_else(Vec::new, |record| self.outputs(record, &id, shard)),
-            published: record.is_some(),
-            done: record.map(|record| Done::new(record, &self.program)),
-            last: failed.map(Last::new),
-        };
+        let line = Line::new(self.job, &self.program, (index, &id, shard), entry.as_ref());
         let mut text = serde_json::to_vec(&line).map_err(|error| self.report.fault("write")(error.into()))?;
         text.push(b'\n');
         self.report.write(&text)?;
-        match record {
-            Some(record) => {
+        match &entry {
+            Some(Entry::Published(record)) => {
                 self.published += 1;
                 self.add_sums(record)
             }
-            None => {
+            Some(Entry::Failed(_)) | None => {
                 self.missing += 1;
                 self.add_failed(shard)
             }
@@ -161,13 +143,6 @@ impl<'a> ReportWriter<'a> {
             torn: self.recorded.torn,
             unlisted: self.unlisted,
         })
-    }
-
-    fn outputs<'r>(&self, record: &'r Record, id: &str, shard: &Shard) -> Vec<Output<'r>> {
-        let Some(output) = &self.job.output else { return Vec::new() };
-        let url = |name| format!("{}{name}", output.url);
-        let names = names::of(self.job, record.run, record.index, id, shard).into_iter();
-        names.map(|name| Output { url: url(name), bytes: record.bytes, crc32c: &record.crc32c }).collect()
     }
 
     /// Adds the result of a shard to the list of checksums.
@@ -222,152 +197,16 @@ impl<'a> ReportWriter<'a> {
     }
 }
 
-/// A line of the report.
-#[derive(Serialize)]
-struct Line<'a> {
-    index: ShardIndex,
-    id: &'a str,
-    inputs: Vec<Input<'a>>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    items: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    numbers: Option<Numbers>,
-    outputs: Vec<Output<'a>>,
-    published: bool,
-    #[serde(flatten)]
-    done: Option<Done<'a>>,
-    #[serde(flatten)]
-    last: Option<Last<'a>>,
-}
-
-#[derive(Serialize)]
-struct Input<'a> {
-    url: &'a str,
-    offset: u64,
-    length: u64,
-}
-
-impl<'a> Input<'a> {
-    fn new(Piece { file, offset, length }: &'a Piece) -> Self {
-        Self { url: &file.url, offset: *offset, length: *length }
-    }
-}
-
-#[derive(Serialize)]
-struct Output<'a> {
-    url: String,
-    bytes: u64,
-    crc32c: &'a str,
-}
-
-/// Of a shard that is published.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Done<'a> {
-    attempts: u32,
-    node: &'a str,
-    worker: &'a str,
-    millis: u64,
-    resumed_from: u64,
-    bytes_read_again: u64,
-    bytes_read: u64,
-    run: u32,
-    program: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result: Option<&'a str>,
-}
-
-impl<'a> Done<'a> {
-    fn new(record: &'a Record, program: &'a str) -> Self {
-        Self {
-            attempts: record.attempt,
-            node: &record.node,
-            worker: &record.worker,
-            millis: record.millis,
-            resumed_from: record.resumed_from,
-            bytes_read_again: record.bytes_read_again,
-            bytes_read: record.bytes_read,
-            run: record.run,
-            program,
-            result: record.result.as_deref(),
-        }
-    }
-}
-
-/// Of the last attempt at a shard that is not published.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Last<'a> {
-    attempts: u32,
-    node: &'a str,
-    class: &'a str,
-    reason: &'a str,
-    message: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    exit_code: Option<i32>,
-}
-
-impl<'a> Last<'a> {
-    fn new(failed: &'a Failed) -> Self {
-        Self {
-            attempts: failed.attempt,
-            node: &failed.node,
-            class: &failed.class,
-            reason: &failed.reason,
-            message: &failed.message,
-            exit_code: failed.exit_code,
-        }
-    }
-}
-
-/// A new file, and the digest of what is in it.
-struct Writer {
-    file: BufWriter<File>,
-    path: PathBuf,
-    hasher: blake3::Hasher,
-}
-
-impl Writer {
-    fn create(path: &Path) -> Result<Self, Fault> {
-        let file = BufWriter::with_capacity(BUFFER, store::create_new(path)?);
-        Ok(Self { file, path: path.into(), hasher: blake3::Hasher::new() })
-    }
-
-    fn fault(&self, doing: &'static str) -> impl FnOnce(std::io::Error) -> Fault {
-        fault::output(doing, &self.path)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        self.hasher.update(bytes);
-        self.file.write_all(bytes).map_err(fault::output("write", &self.path))
-    }
-
-    /// Writes a line of a manifest; false when a manifest cannot hold it.
-    fn entry(&mut self, entry: &str) -> Result<bool, Fault> {
-        if entry.is_empty() || entry.contains('\n') || entry.ends_with('\r') {
-            return Ok(false);
-        }
-        self.write(entry.as_bytes())?;
-        self.write(b"\n")?;
-        Ok(true)
-    }
-
-    fn finish(mut self) -> Result<String, Fault> {
-        self.file.flush().map_err(self.fault("write"))?;
-        self.file.get_ref().sync_all().map_err(self.fault("sync"))?;
-        Ok(format!("blake3:{}", self.hasher.finalize().to_hex()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, fs};
+    use std::{collections::BTreeMap, fs, path::Path};
 
-    use hyperflow_core::plan::InputFile;
+    use hyperflow_core::plan::{InputFile, Numbers};
     use serde_json::{Value, json};
     use tempfile::TempDir;
 
     use super::{recorded::LONGEST, *};
+    use crate::records::Failed;
 
     fn job(task: &Value, path: Option<&str>) -> Job {
         let mut spec = json!({

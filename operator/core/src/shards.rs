@@ -18,6 +18,8 @@
 //! without status knowing are in limbo: below `next`, without a record. A leased shard may have a second attempt: see
 //! `twins.rs`.
 
+mod choice;
+mod lease;
 mod twins;
 
 use std::collections::BTreeMap;
@@ -27,53 +29,10 @@ use hyperflow_api::{
     message::Checkpoint,
 };
 
+pub(crate) use self::choice::Asking;
+pub use self::lease::{Lease, Leased, Seat, Waiting};
 pub use crate::history::History;
-use crate::{ranges::RangeSet, reasons::NotNow};
-
-/// A worker process in this coordinator's books.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Seat(pub u32);
-
-/// The right of a worker to work on something until a deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// The right to speak for it.
-    pub epoch: Epoch,
-    /// Whose it is.
-    pub seat: Seat,
-    /// Lost at this time if not renewed, in milliseconds.
-    pub deadline: u64,
-    /// The epoch it was held under before a take-over (P18).
-    pub replaces: Option<Epoch>,
-    /// When it was granted, in milliseconds.
-    pub since: u64,
-    /// Where its attempt was then, in bytes of the shard's input.
-    pub from: u64,
-    /// How far the attempt said it is.
-    pub position: u64,
-}
-
-/// A shard that a worker has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leased {
-    /// By which right.
-    pub lease: Lease,
-    /// By which another worker has it too (P19).
-    pub twin: Option<Lease>,
-    /// What came before.
-    pub history: History,
-}
-
-/// A shard that had an attempt and has none now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// Not before this time, in milliseconds.
-    pub until: u64,
-    /// An earlier operator leased it, and the worker that had it may still claim it (P18).
-    pub unclaimed: bool,
-    /// What came before.
-    pub history: History,
-}
+use crate::ranges::RangeSet;
 
 /// All shards of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -303,53 +262,6 @@ impl Shards {
         ended.into_iter().collect()
     }
 
-    /// The shard to lease next: retries that are due, lowest index first, then limbo, then the next one (P14), but nothing
-    /// from `limit` on, which no stored reservation covers (P18). A worker `with_suspect` gets no other suspect beside it
-    /// (P16).
-    ///
-    /// What `leaves` names of those that wait is left to other workers.
-    ///
-    /// # Errors
-    /// With why there is none now.
-    pub(crate) fn candidate(
-        &self,
-        leaves: impl Fn(ShardIndex, &Waiting) -> bool,
-        now: u64,
-        claims_stand: bool,
-        with_suspect: bool,
-        limit: ShardIndex,
-        window: usize,
-    ) -> Result<ShardIndex, NotNow> {
-        let (mut held_back, mut uncovered, mut left) = (false, false, false);
-        for (&index, waiting) in self.waiting.iter().filter(|(_, waiting)| waiting.until <= now) {
-            let apart = waiting.history.suspect && with_suspect;
-            let leave = leaves(index, waiting);
-            if index < limit && !apart && !leave {
-                return Ok(index);
-            }
-            held_back |= apart;
-            left |= leave;
-            uncovered |= index >= limit;
-        }
-        let fresh = self.limbo.first().filter(|_| !claims_stand);
-        let fresh = fresh.or_else(|| (self.next < self.total).then_some(self.next));
-        match fresh.filter(|index| *index < limit) {
-            Some(index) if self.holes() < window => Ok(index),
-            Some(_) => Err(NotNow::WindowFull),
-            None if held_back => Err(NotNow::SuspectsApart),
-            None if left => Err(NotNow::LeftToOthers),
-            None if uncovered || fresh.is_some() => Err(NotNow::ReservationPending),
-            None if !self.limbo.is_empty() => Err(NotNow::ClaimsStand),
-            None if self.leased.is_empty() && !self.waiting.is_empty() => Err(NotNow::BackingOff),
-            None => Err(NotNow::AllLeased),
-        }
-    }
-
-    /// Whether a shard waits that may have killed a worker.
-    pub(crate) fn any_suspect_waits(&self) -> bool {
-        self.waiting.values().any(|waiting| waiting.history.suspect)
-    }
-
     /// When the next waiting shard becomes due. One that is due already waits for a worker, not for the time.
     #[must_use]
     pub fn next_due(&self, now: u64) -> Option<u64> {
@@ -367,6 +279,7 @@ impl Shards {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reasons::NotNow;
 
     fn lease(sequence: u64) -> Lease {
         let epoch = Epoch { sequence, ..Epoch::default() };
@@ -377,8 +290,14 @@ mod tests {
         lease(sequence).epoch
     }
 
+    const ASKING: Asking = Asking { now: 100, claims_stand: false, with_suspect: false, limit: u32::MAX, window: 4 };
+
+    fn candidate(shards: &Shards, asking: &Asking) -> Result<ShardIndex, NotNow> {
+        shards.candidate(asking, |_, _| false)
+    }
+
     fn next(shards: &Shards) -> Option<ShardIndex> {
-        shards.candidate(|_, _| false, 100, false, false, u32::MAX, 4).ok()
+        candidate(shards, &ASKING).ok()
     }
 
     #[test]
@@ -388,13 +307,12 @@ mod tests {
             assert_eq!(next(&shards), Some(index));
             shards.grant(index, lease(u64::from(index)));
         }
-        let full = shards.candidate(|_, _| false, 100, false, false, u32::MAX, 4);
-        assert_eq!(full, Err(NotNow::WindowFull), "four holes are the window");
+        assert_eq!(candidate(&shards, &ASKING), Err(NotNow::WindowFull), "four holes are the window");
         assert!(shards.published(3).0);
         assert_eq!(next(&shards), Some(4), "distance does not count");
         assert!(shards.wait(1, epoch(1), 50, History { failures: 1, ..History::default() }));
         assert_eq!(next(&shards), Some(1));
-        assert_eq!(shards.candidate(|_, _| false, 49, false, false, u32::MAX, 4), Ok(4));
+        assert_eq!(candidate(&shards, &Asking { now: 49, ..ASKING }), Ok(4));
     }
 
     #[test]
@@ -427,14 +345,12 @@ mod tests {
         let mut shards = Shards::resume(10, 5, done, RangeSet::default(), BTreeMap::from([(3, waiting)]));
         assert_eq!(shards.limbo().to_string(), "1,4");
         assert_eq!(shards.pending(), 7);
-        assert_eq!(
-            shards.candidate(|_, _| false, 50, true, false, u32::MAX, 9),
-            Ok(5),
-            "what was never granted is free at once"
-        );
-        assert_eq!(shards.candidate(|_, _| false, 50, false, false, u32::MAX, 9), Ok(1));
+        let asking = Asking { now: 50, window: 9, ..ASKING };
+        let while_claims_stand = candidate(&shards, &Asking { claims_stand: true, ..asking });
+        assert_eq!(while_claims_stand, Ok(5), "what was never granted is free at once");
+        assert_eq!(candidate(&shards, &asking), Ok(1));
         shards.release_claims(50);
-        assert_eq!(shards.candidate(|_, _| false, 50, false, false, u32::MAX, 9), Ok(3));
+        assert_eq!(candidate(&shards, &asking), Ok(3));
     }
 
     #[test]

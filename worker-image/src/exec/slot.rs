@@ -4,6 +4,7 @@
 
 mod bounds;
 mod lines;
+mod pipes;
 mod process;
 
 use std::{

@@ -8,7 +8,6 @@ use std::{
 
 use hyperflow_api::ids::{Epoch, ShardIndex};
 
-use super::BUFFER;
 use crate::{
     fault::{self, Fault},
     listing::sort::{Sorted, Sorter},
@@ -17,6 +16,8 @@ use crate::{
 
 /// Bytes of records that are sorted in memory.
 const HELD: usize = 16 << 20;
+/// Bytes read at a time.
+const BUFFER: usize = 64 << 10;
 /// Most bytes of a line: a record has a few hundred, and a result and a message of a few KiB, however they are escaped.
 pub(super) const LONGEST: u64 = 64 << 10;
 /// Bytes before a record that it is sorted by: index, whether it failed, run, whether it was found, three numbers of the

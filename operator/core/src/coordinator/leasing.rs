@@ -13,7 +13,7 @@ use crate::{
     blocks::BLOCKS_BYTES,
     reasons::NotNow,
     recovery::RECORD_BYTES,
-    shards::{Lease, Leased, Seat, Waiting},
+    shards::{Asking, Lease, Leased, Seat, Waiting},
 };
 
 /// Most unfinished holes (P14). Few enough that the worst-case record of each, and the range that it cuts in two, fit the
@@ -221,12 +221,16 @@ impl Coordinator {
     }
 
     fn grant_shard(&mut self, now: Now, seat: Seat) -> Result<(), NotNow> {
-        let claims_stand = self.claims_until.is_some();
-        let limit = self.writer.reserved();
-        // Looked for only where there are any, for this is asked for every grant.
-        let with_suspect = self.shards.any_suspect_waits() && self.has_suspect(seat);
+        let asking = Asking {
+            now: now.millis,
+            claims_stand: self.claims_until.is_some(),
+            // Looked for only where there are any, for this is asked for every grant.
+            with_suspect: self.shards.any_suspect_waits() && self.has_suspect(seat),
+            limit: self.writer.reserved(),
+            window: WINDOW,
+        };
         let elsewhere = |index, waiting: &Waiting| self.is_left_to_others(now, seat, index, waiting);
-        let index = self.shards.candidate(elsewhere, now.millis, claims_stand, with_suspect, limit, WINDOW)?;
+        let index = self.shards.candidate(&asking, elsewhere)?;
         let index = self.nearest(now, seat, index)?;
         self.elsewhere.remove(&index);
         let probe = self.shards.limbo().contains(index);

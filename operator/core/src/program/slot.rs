@@ -12,17 +12,24 @@
 //! stdin is closed
 //! ```
 
+mod offence;
+mod order;
+
 use hyperflow_api::{
     ids::ShardIndex,
     message::{Failure, FailureClass},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+pub use self::{
+    offence::Offence,
+    order::{Asked, Order},
+};
 use super::{
     Program,
     ended::{Ended, readable},
 };
-use crate::{plan::Numbers, policy::BAD_INPUT};
+use crate::policy::BAD_INPUT;
 
 /// Version of all that is said.
 pub const VERSION: u32 = 1;
@@ -44,78 +51,6 @@ const STARTS: u32 = 3;
 
 /// Most bytes of a line that are shown.
 const SHOWN: usize = 200;
-
-/// What the worker says.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "type", rename_all = "camelCase")]
-pub enum Order<'a> {
-    /// Who is there. The first line.
-    Hello {
-        /// [`VERSION`].
-        hyperflow: u32,
-        /// Name of the ShardJob.
-        job: &'a str,
-        /// Number of the run.
-        run: u32,
-        /// Which slot of its worker, from 0.
-        slot: u32,
-    },
-    /// A shard to do.
-    Shard(Box<Asked<'a>>),
-}
-
-/// A shard to do: what a program that lives for one shard finds in its environment. What is null or not there, this shard
-/// does not have.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Asked<'a> {
-    /// Number of the shard.
-    pub index: ShardIndex,
-    /// Its stable name.
-    pub id: &'a str,
-    /// 1 for the first.
-    pub attempt: u32,
-    /// The lease; opaque.
-    pub epoch: &'a str,
-    /// The file, or the directory, to read.
-    pub input: Option<&'a str>,
-    /// From which byte of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub input_offset: Option<u64>,
-    /// How many bytes of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub input_length: Option<u64>,
-    /// The item.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub item: Option<&'a str>,
-    /// The numbers.
-    #[serde(flatten)]
-    pub numbers: Option<Numbers>,
-    /// The file, or the directory, to make.
-    pub output: Option<&'a str>,
-    /// Where a checkpoint may be put.
-    pub checkpoint: &'a str,
-    /// The checkpoint of an earlier attempt.
-    pub resume_from: Option<&'a str>,
-    /// Where a text of at most 4 KiB for the report may be put.
-    pub result: &'a str,
-    /// A directory for this attempt alone.
-    pub tmp: &'a str,
-    /// A file that says all of this and more.
-    pub shard: &'a str,
-}
-
-impl Order<'_> {
-    /// As a line, with its newline.
-    ///
-    /// # Errors
-    /// When JSON cannot be written, which no order causes.
-    pub fn line(&self) -> serde_json::Result<Vec<u8>> {
-        let mut line = serde_json::to_vec(self)?;
-        line.push(b'\n');
-        Ok(line)
-    }
-}
 
 /// A line from the program. Fields that are not known are left for a later version.
 #[derive(Deserialize)]
@@ -164,65 +99,6 @@ pub enum Heard {
     Done(Option<String>),
     /// The shard is not done.
     Failed(Failure),
-}
-
-/// What may not be said, or not then. Nothing more is believed of the process that said it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Offence {
-    /// No message.
-    #[error("'{text}' is no message ({why}): stdout is for messages, one JSON object a line; write all else to stderr")]
-    NoMessage {
-        /// The line, shortened.
-        text: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// Too much.
-    #[error("'{text}…' is longer than {LONGEST} bytes: stdout is for messages; write all else to stderr")]
-    TooLong {
-        /// How the line begins.
-        text: String,
-    },
-    /// The first message must be that it is ready.
-    #[error("'{text}' came before {{\"type\":\"ready\"}}")]
-    BeforeReady {
-        /// The line, shortened.
-        text: String,
-    },
-    /// It was ready before.
-    #[error("'{text}' came again: it is said once, at the start")]
-    ReadyAgain {
-        /// The line, shortened.
-        text: String,
-    },
-    /// Not about the shard that was sent.
-    #[error("'{text}' is about shard {index}, and shard {sent} was sent")]
-    OtherShard {
-        /// The line, shortened.
-        text: String,
-        /// What it is about.
-        index: ShardIndex,
-        /// What it should be about.
-        sent: ShardIndex,
-    },
-    /// No shard is waiting for an answer.
-    #[error("'{text}' came when no shard was left to answer: each is answered once")]
-    Unasked {
-        /// The line, shortened.
-        text: String,
-    },
-}
-
-impl Offence {
-    /// What it means for the shard that was sent.
-    #[must_use]
-    pub fn failure(&self) -> Failure {
-        failure(
-            FailureClass::Application,
-            SLOT_PROTOCOL,
-            format!("what the program wrote to stdout cannot be used: {self}"),
-        )
-    }
 }
 
 fn failure(class: FailureClass, reason: &str, message: String) -> Failure {
@@ -373,6 +249,7 @@ impl Starts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Numbers;
 
     /// Ready, and busy with shard 17.
     fn busy() -> Talk {

@@ -246,8 +246,8 @@ pub const MUTANTS: &[Mutant] = &[
         name: "leases are granted beyond the reservation",
         rule: "P18",
         file: "coordinator/leasing.rs",
-        find: "let limit = self.writer.reserved();",
-        broken: "let limit = if MUTANT { u32::MAX } else { self.writer.reserved() };",
+        find: "limit: self.writer.reserved(),",
+        broken: "limit: if MUTANT { u32::MAX } else { self.writer.reserved() },",
     },
     Mutant {
         name: "what is re-presented after a take-over is refused",
