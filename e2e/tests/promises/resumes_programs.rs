@@ -19,9 +19,9 @@ pub async fn keeps(place: &Place) -> Result {
     let job = place.apply(manifest).await?;
     let far = |status: &_| {
         let attempts = job::attempts(status).ok()?;
-        attempts.into_iter().find(|attempt| attempt.checkpoint.is_some_and(|position| position >= 2))
+        attempts.into_iter().find(|attempt| attempt.checkpoint.is_some_and(|position| position >= 5))
     };
-    let (victim, _) = job.wait("a shard with two checkpoints", LIMIT, far).await?;
+    let (victim, _) = job.wait("a shard with five checkpoints", LIMIT, far).await?;
     place.cluster.kill(&place.worker(&victim.pod).await?).await?;
     job.complete(LIMIT).await?;
     for (name, text) in oracle::tree(&place.path("out"))? {
@@ -30,6 +30,6 @@ pub async fn keeps(place: &Place) -> Result {
     let records = oracle::records(&place.path("out"))?;
     let again = records.iter().find(|record| record.index == victim.index && record.attempt > 1);
     let again = again.ok_or_else(|| format!("shard {} did not run again: {records:?}", victim.index))?;
-    // Two of its ten seconds were done.
-    ensure(again.millis < 9000, || format!("it did not go on from its checkpoint: {again:?}"))
+    // Five of its ten seconds were done; one that begins anew takes all ten, and longer on a busy machine.
+    ensure(again.millis < 10_000, || format!("it did not go on from its checkpoint: {again:?}"))
 }
