@@ -4,6 +4,7 @@
 use std::{path::Path, time::Duration};
 
 use hyperflow_api::ShardJobStatus;
+use hyperflow_core::ledger::takeover_of;
 use hyperflow_e2e::{Result, cluster::Place, diary::term, ensure, fault::finally, job, oracle};
 
 const MIB: usize = 1 << 20;
@@ -32,24 +33,20 @@ async fn goes_back(place: &Place, snapshot: &Path) -> Result {
     place.cluster.kill_leader().await?;
     let led_anew = |status: &ShardJobStatus| {
         let forgotten = term(status) > term(&then) && job::shards(status).succeeded >= known + 8;
-        forgotten.then(|| takeover(status))
+        takeover_of(status).filter(|_| forgotten)
     };
     let (lost, _) = job.wait("eight more, and a new leader", Duration::from_secs(60), led_anew).await?;
     place.cluster.harm(&["restore-etcd", file]).await?;
 
     // Terms repeat, take-overs do not (P1).
-    let taken_over = |status: &ShardJobStatus| (term(status) > term(&then)).then(|| takeover(status));
+    let taken_over = |status: &ShardJobStatus| takeover_of(status).filter(|_| term(status) > term(&then));
     let (next, took) = job.wait("the operator to take over again", Duration::from_secs(60), taken_over).await?;
     println!("     taken over again {took:.1?} after the restore");
-    ensure(next != lost, || format!("the operator went on with take-over {lost} that the restore has undone"))?;
+    ensure(next != lost, || format!("the operator went on with {lost:?} that the restore has undone"))?;
     job.complete(Duration::from_secs(120)).await?;
     let records = oracle::check_copy(&input, &place.path("out"), SHARDS)?;
     // What status had forgotten was leased again, and whoever got it found it published.
     let found = records.iter().filter(|record| record.found).count();
     println!("     {found} shards published since the snapshot were found");
     ensure(found >= 8, || format!("what was published since the snapshot was not found: {records:?}"))
-}
-
-fn takeover(status: &ShardJobStatus) -> String {
-    status.recovery.as_ref().map(|notes| notes.takeover.clone()).unwrap_or_default()
 }
