@@ -33,10 +33,11 @@ pub async fn keeps(place: &Place) -> Result {
         let took = place.cluster.roll_operators().await?;
         println!("     the operator rolled out in {took:.1?}");
     }
-    let after = place.workers().await?;
-    let status = job.status().await?;
+    // The pods are ready before one of them leads.
+    let taken_over = |status: &_| (term(status) > before).then(|| status.clone());
+    let (status, _) = job.wait("another operator's term", SILENT, taken_over).await?;
     ensure(!job::has(&status, "Complete"), || "the job was over before the roll-out was".into())?;
-    ensure(term(&status) > before, || "no other operator took the job over".into())?;
+    let after = place.workers().await?;
     let identities = |pods: &[Pod]| pods.iter().map(|pod| (pod.uid(), restarts(pod))).collect::<Vec<_>>();
     ensure(identities(&workers) == identities(&after), || format!("workers were {workers:?}, now {after:?}"))?;
 
