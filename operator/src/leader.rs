@@ -4,7 +4,8 @@
 //! that never goes back. Nobody's `renewTime` is believed. Leading is a matter of not doing things twice; that nothing is
 //! published or committed twice rests on epochs and resource versions (P1, P5, P13).
 //!
-//! Every replica looks at the Lease every second, so it is also where a restored API server is noticed.
+//! Every replica looks at the Lease every second, so it is also where a restored API server is noticed; and once more when it
+//! runs out, so that a job whose operator is gone waits no longer than that.
 
 mod lease;
 
@@ -18,7 +19,7 @@ use k8s_openapi::{
 use kube::{Api, Client, ResourceExt, api::PostParams};
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
@@ -32,7 +33,7 @@ use crate::{
 
 /// Name of the Lease, in the operator's namespace.
 const NAME: &str = "hyperflow-operator";
-/// How often the Lease is renewed, or looked at.
+/// How often the Lease is renewed, or looked at, at least.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Longest time for one look and write.
 const TURN: Duration = Duration::from_millis(1500);
@@ -69,6 +70,8 @@ pub struct Candidate {
     version: String,
     /// When it was last renewed, if we lead.
     renewed: Option<Instant>,
+    /// How long after a turn began the next one does.
+    pause: Duration,
 }
 
 impl Candidate {
@@ -84,6 +87,7 @@ impl Candidate {
             observed: None,
             version: String::new(),
             renewed: None,
+            pause: PERIOD,
         })
     }
 
@@ -96,14 +100,15 @@ impl Candidate {
         leading: watch::Sender<bool>,
         mut stopping: watch::Receiver<bool>,
     ) -> Result<(), WentBack> {
-        let mut tick = interval(PERIOD);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next = Instant::now();
         loop {
             tokio::select! {
-                _ = tick.tick() => {}
+                () = sleep_until(next) => {}
                 _ = stopping.wait_for(|stop| *stop) => break,
             }
-            let turn = self.turn().await;
+            let started = Instant::now();
+            let turn = self.turn(started).await;
+            next = started + self.pause;
             let leads = matches!(turn, Ok(true));
             if leading.send_replace(leads) != leads {
                 info!(identity = self.me, leads, "leadership changed");
@@ -118,8 +123,8 @@ impl Candidate {
     }
 
     /// Whether we lead after another look.
-    async fn turn(&mut self) -> Result<bool, WentBack> {
-        let started = Instant::now();
+    async fn turn(&mut self, started: Instant) -> Result<bool, WentBack> {
+        self.pause = PERIOD;
         let heard = match timeout(TURN, self.look()).await {
             Ok(Ok(true)) => Heard::Ours,
             Ok(Ok(false)) => Heard::Others,
@@ -148,7 +153,8 @@ impl Candidate {
         let observed = Observed::again(self.observed.take(), &version, Instant::now(), TURN);
         let step = decide(&Record::of(&lease), &self.me, observed.unchanged);
         self.observed = Some(observed);
-        if step == Step::Wait {
+        if let Step::Wait(left) = step {
+            self.pause = PERIOD.min(left);
             return Ok(false);
         }
         // The write carries the resource version that we decided by: of two candidates one wins.

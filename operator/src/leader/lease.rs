@@ -37,19 +37,20 @@ pub enum Step {
     Hold,
     /// It is free or has run out: try to take it.
     Take,
-    /// Somebody else leads.
-    Wait,
+    /// Somebody else leads, for so long at least.
+    Wait(Duration),
 }
 
 /// Decides. `unchanged` is how long this process has seen the Lease as it is now.
 #[must_use]
 pub fn decide(record: &Record, me: &str, unchanged: Duration) -> Step {
+    let left = record.duration.saturating_sub(unchanged);
     if record.holder == me {
         Step::Hold
-    } else if record.holder.is_empty() || unchanged >= record.duration {
+    } else if record.holder.is_empty() || left.is_zero() {
         Step::Take
     } else {
-        Step::Wait
+        Step::Wait(left)
     }
 }
 
@@ -146,8 +147,8 @@ mod tests {
 
     #[test]
     fn a_lease_is_taken_only_when_it_was_seen_unchanged_for_its_length() {
-        assert_eq!(decide(&record("b"), "a", Duration::ZERO), Step::Wait);
-        assert_eq!(decide(&record("b"), "a", Duration::from_millis(4999)), Step::Wait);
+        assert_eq!(decide(&record("b"), "a", Duration::ZERO), Step::Wait(LEASE));
+        assert_eq!(decide(&record("b"), "a", Duration::from_millis(4999)), Step::Wait(Duration::from_millis(1)));
         assert_eq!(decide(&record("b"), "a", LEASE), Step::Take);
     }
 
@@ -165,7 +166,7 @@ mod tests {
             ..LeaseSpec::default()
         };
         let lease = Lease { metadata: ObjectMeta::default(), spec: Some(spec) };
-        assert_eq!(decide(&Record::of(&lease), "a", Duration::ZERO), Step::Wait);
+        assert_eq!(decide(&Record::of(&lease), "a", Duration::ZERO), Step::Wait(LEASE));
     }
 
     /// How long the Lease was seen unchanged after looks at these times.
@@ -187,7 +188,7 @@ mod tests {
     #[test]
     fn an_outage_is_no_silence_of_the_leader() {
         let after = unchanged(&[(0.0, "7"), (1.0, "7"), (61.0, "7")]);
-        assert_eq!(decide(&record("b"), "a", after), Step::Wait);
+        assert_eq!(decide(&record("b"), "a", after), Step::Wait(seconds(2.5)));
     }
 
     #[test]
