@@ -10,7 +10,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     api::{ListParams, Request},
 };
 
@@ -126,14 +126,14 @@ impl Place {
         }
     }
 
-    /// Bytes of blocks that the job's workers have read since they started: sums by `(from, for)`.
+    /// Bytes of blocks that the job's workers have read since they started: sums by `(from, for)`. Those that are being deleted
+    /// do not count any more, though they answer for a while.
     ///
     /// # Errors
     /// When the API server does not answer. A worker that cannot be asked is left out.
     pub async fn block_bytes(&self) -> Result<Moved> {
-        let api: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &self.namespace);
         let mut moved = Moved::default();
-        for pod in api.list(&ListParams::default()).await?.items {
+        for pod in self.workers().await? {
             if let Ok(counts) = self.worker_counts(&pod).await {
                 moved.add(&counts);
             }

@@ -107,7 +107,7 @@ impl Session {
             let overdue = self.terminated.is_some_and(|since| since.elapsed() >= self.grace);
             if let Some(reason) = exit.or_else(|| overdue.then_some("attempts did not stop in time")) {
                 self.uplink.close().await;
-                end_programs(self.runner).await;
+                end(self.runner, self.keeper).await;
                 return reason;
             }
         }
@@ -192,10 +192,17 @@ fn keeper(
     })
 }
 
-/// Programs that wait for shards have until now not been told that there are no more.
-async fn end_programs(runner: Runner) {
-    if let Err(error) = tokio::task::spawn_blocking(move || runner.end()).await {
-        tracing::warn!(%error, "programs may be left running");
+/// Programs that wait for shards have until now not been told that there are no more, and blocks of a job that is over may
+/// not all be removed.
+async fn end(runner: Runner, keeper: Option<Arc<Keeper>>) {
+    let ended = tokio::task::spawn_blocking(move || {
+        runner.end();
+        if let Some(keeper) = keeper {
+            keeper.left();
+        }
+    });
+    if let Err(error) = ended.await {
+        tracing::warn!(%error, "programs, or blocks of the job, may be left");
     }
 }
 

@@ -88,6 +88,8 @@ pub struct Keeper {
     reports: mpsc::Sender<Event>,
     current: Mutex<Option<Arc<Work>>>,
     over: AtomicBool,
+    /// Removes what was kept for a job that is over.
+    leaving: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 // Its parts are locks and connections, which say nothing.
@@ -139,6 +141,7 @@ impl Keeper {
             reports,
             current: Mutex::default(),
             over: AtomicBool::new(false),
+            leaving: Mutex::default(),
         });
         upkeep::begin(&keeper);
         Ok(Some(keeper))
@@ -267,8 +270,17 @@ impl Keeper {
                 Err(error) => tracing::warn!(error = logs::causes(&error), "blocks of the job stay for a while"),
             }
         });
-        if let Err(error) = thread {
-            tracing::warn!(%error, "cannot start a thread: blocks of the job stay for a while");
+        match thread {
+            Ok(thread) => *locked(&self.leaving) = Some(thread),
+            Err(error) => tracing::warn!(%error, "cannot start a thread: blocks of the job stay for a while"),
+        }
+    }
+
+    /// Waits until what [`Self::leave`] began is done: a process that ends takes its threads with it. Blocks.
+    pub fn left(&self) {
+        let thread = locked(&self.leaving).take();
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::warn!("blocks of the job may stay for a while");
         }
     }
 
