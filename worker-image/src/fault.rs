@@ -7,7 +7,10 @@ use std::{
 };
 
 use hyperflow_api::message::{Failure, FailureClass};
-use hyperflow_core::{reasons::OUTPUT_FULL, worker::Outcome};
+use hyperflow_core::{
+    reasons::{NO_INPUT, OUTPUT_FULL},
+    worker::Outcome,
+};
 use rustix::io::Errno;
 
 /// Why an attempt did not come to its end.
@@ -114,8 +117,9 @@ fn is_late(error: &io::Error) -> bool {
 fn of_input(error: &io::Error) -> (&'static str, bool, String) {
     match Errno::from_io_error(error) {
         Some(Errno::NOENT | Errno::NOTDIR) => {
-            let remedy = ". It was there when the plan was made: put it back unchanged, and create a new ShardJob";
-            ("NoInput", true, remedy.into())
+            let remedy = ". It was there when the plan was made. When it is back as it was, set another `spec.rerun.nonce`; if it \
+                          was written anew, create a new ShardJob";
+            (NO_INPUT, true, remedy.into())
         }
         Some(Errno::ACCESS | Errno::PERM) => ("InputDenied", true, allow("read")),
         _ if is_late(error) => ("InputTimeout", false, String::new()),

@@ -99,16 +99,25 @@ async fn shrinking_input_is_noticed(place: &Place) -> Result {
 
 async fn vanished_input_is_named(place: &Place) -> Result {
     place.write("in/going/a", &oracle::noise(16 << 20, 1))?;
-    let going = place.write("in/going/b", b"gone soon")?;
+    place.write("in/going/b", b"gone soon")?;
     let mut manifest = super::copy("vanishes", "4Mi", "4Mi", 1, 1);
     manifest["spec"]["source"] = json!({"files": {"url": "file:///data/in/going/", "boundary": "File"}});
     let job = place.apply(manifest).await?;
     let under_way =
         |status: &_| job::attempts(status).ok()?.iter().any(|attempt| attempt.checkpoint.is_some()).then_some(());
     job.wait("a checkpoint", LIMIT, under_way).await?;
-    fs::remove_file(going)?;
-    let words = ["/data/in/going/b'", "It was there when the plan was made: put it back unchanged"];
-    fails(&job, "NoInput", &words).await?;
+    // The folder: a file that is moved itself has another time then.
+    let (folder, elsewhere) = (place.path("in/going"), place.path("elsewhere"));
+    fs::rename(&folder, &elsewhere)?;
+    let remedy = "It was there when the plan was made. When it is back as it was, set another `spec.rerun.nonce`";
+    fails(&job, "NoInput", &["/data/in/going/b'", remedy]).await?;
+    fs::rename(&elsewhere, &folder)?;
+    job.patch(json!({"spec": {"rerun": {"nonce": "back"}}})).await?;
+    let start = std::time::Instant::now();
+    while !job::has(&job.status().await?, "Complete") {
+        ensure(start.elapsed() < LIMIT, || "what came back was not found".into())?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     place.empty_output()
 }
 

@@ -59,6 +59,7 @@ mod takes_any_name;
 mod two_leaders_publish_once;
 mod understands_failures;
 mod upgrades_under_load;
+mod waits_for_copies;
 mod waits_for_room;
 mod waits_like_helm;
 
@@ -95,6 +96,7 @@ const PROMISES: &[Promise] = &[
     promise!(resumes_programs, alone: false),
     promise!(keeps_copies_of_the_input, alone: false),
     promise!(keeps_blocks_beyond_pods, alone: false),
+    promise!(waits_for_copies, alone: false),
     promise!(heals_flipped_bits, alone: false),
     promise!(notices_changed_input, alone: false),
     promise!(survives_full_block_store, alone: false),

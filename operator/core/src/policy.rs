@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | the program says that its input is bad | the shard is given up: another attempt reads the same |
 //! | out of memory | counts, and the next attempt prefers another node |
+//! | the input is away, and a copy is where it may come back from | counts as the loss of a worker does |
 //! | a worker or its machine was lost | counts as a loss, see `losses.rs` |
 //! | everything else | counts |
 //!

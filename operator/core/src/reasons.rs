@@ -4,6 +4,9 @@
 /// The output store has no room: what a worker calls it, and what status does.
 pub const OUTPUT_FULL: &str = "OutputFull";
 
+/// A file of the input is not there: what a worker calls it, and what status does.
+pub const NO_INPUT: &str = "NoInput";
+
 /// The job is complete though some shards failed: the reason of its condition.
 pub const SUCCEEDED_WITH_FAILURES: &str = "SucceededWithFailures";
 

@@ -199,6 +199,11 @@ impl Keeper {
         self.stirred |= self.map.refresh(around.now, around.lost_millis, present, gone);
     }
 
+    /// A copy of a group is somewhere, though perhaps out of reach for now.
+    pub(crate) fn has_anywhere(&self, group: u32) -> bool {
+        self.map.has_anywhere(group)
+    }
+
     fn make_copies(&mut self, around: &Around<'_>, orders: &mut Vec<(Seat, BlockOrder)>) {
         let average = around.plan_bytes / u64::from(self.map.groups.max(1));
         let rank = |group: u32| {

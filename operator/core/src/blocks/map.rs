@@ -306,6 +306,13 @@ impl Map {
         }
     }
 
+    /// Some store has a whole copy of a group, or had one when it was heard last and may be heard again.
+    pub(super) fn has_anywhere(&self, group: u32) -> bool {
+        let digest = self.digests.get(&group).copied();
+        let whole = |store: &Store| store.held.get(&group).is_some_and(|held| Copy::of(held, digest) == Copy::Ready);
+        self.stores.values().any(|store| !store.is_lost() && store.speaks_of(&self.plan) && whole(store))
+    }
+
     /// Every store in session has told what it has.
     pub(super) fn all_told(&self) -> bool {
         self.stores.values().filter(|store| store.is_live()).all(|store| store.is_confirmed(&self.plan))

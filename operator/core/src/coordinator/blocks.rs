@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use hyperflow_api::{
     ids::ShardIndex,
-    message::Target,
+    message::{Failure, Target},
     replica::{Holdings, Host, Peer},
     status::BlockCounts,
 };
@@ -14,7 +14,7 @@ use super::{Coordinator, Worker, leasing::WINDOW};
 use crate::{
     Now,
     blocks::{Around, Figures, Keeper, Notes, Presence, Store, StoreId, first_fresh, group_of, groups, shards_of},
-    reasons::NotNow,
+    reasons::{NO_INPUT, NotNow},
     shards::Seat,
 };
 
@@ -195,6 +195,13 @@ impl Coordinator {
                 worker.orders.blocks.extend(self.blocks.access(now.millis, seat, group));
             }
         }
+    }
+
+    /// A shard's input is not at its source, and there is a copy of it: whoever has that may come back, and is waited for as
+    /// long as its store does not count as lost. Until then this is not the end of the job.
+    pub(super) fn waits_for_copies(&self, index: ShardIndex, failure: &Failure) -> bool {
+        let missing = failure.ends_job && failure.reason == NO_INPUT;
+        missing && self.blocks_are_kept() && self.blocks.has_anywhere(self.group_of(index))
     }
 
     /// The shard that a worker is given, where `lowest` is the lowest that nobody has begun: one that is near it, or else

@@ -10,6 +10,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use super::{Coordinator, nodes};
 use crate::{
     Now,
+    policy::Ruling,
     retry::Verdict as Retry,
     shards::{History, Seat},
 };
@@ -19,6 +20,9 @@ const SAMPLES: usize = 10;
 
 /// Most bytes of a message in status.
 const MESSAGE_BYTES: usize = 1024;
+
+/// Said behind a failure for want of input of which there is a copy.
+const COPY_AWAY: &str = " (whoever has a copy is away: the shard waits, and uses up no attempt)";
 
 pub(super) fn plan_ref(plan: &Planned) -> PlanRef {
     PlanRef { shards: plan.shards, digest: plan.digest.clone() }
@@ -118,6 +122,8 @@ impl Coordinator {
     }
 
     fn learn_failed(&mut self, now: Now, seat: Seat, index: ShardIndex, epoch: Epoch, failure: &Failure) {
+        let waits = self.waits_for_copies(index, failure);
+        let failure = &Failure { ends_job: failure.ends_job && !waits, ..failure.clone() };
         if self.one_of_two_failed(now, seat, index, epoch, failure) {
             return;
         }
@@ -131,8 +137,9 @@ impl Coordinator {
         if failure.checkpoint_unusable {
             history.checkpoint = None;
         }
-        let ruling = self.job.rules.judge(failure);
+        let ruling = if waits { Ruling::MOVE } else { self.job.rules.judge(failure) };
         let (verdict, attempts) = self.charge(now, seat, index, &mut history, ruling);
+        let attempts = if waits { COPY_AWAY.into() } else { attempts };
         self.end_attempt(now, index, epoch, history, verdict);
         self.tell_of_failure(now, (seat, index), failure, (ruling, verdict, &attempts));
     }

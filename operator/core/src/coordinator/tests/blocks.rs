@@ -513,3 +513,36 @@ fn what_a_store_tells_before_its_node_is_seen_to_be_back_counts_then() {
         assert!(mine.iter().all(|group| blocks.having(*group).contains(&3)), "after {away} ms");
     }
 }
+
+#[test]
+fn input_that_is_away_is_waited_for_while_a_copy_may_come_back() {
+    let missing = || Failure {
+        class: FailureClass::BadInput,
+        reason: "NoInput".into(),
+        message: "open '/data/in': no such file".into(),
+        ends_job: true,
+        checkpoint_unusable: false,
+        exit_code: None,
+    };
+    let mut blocks = Blocks::planned(1);
+    for number in 1..=3 {
+        blocks.tells(number, true, if number == 2 { whole(0..SHARDS) } else { vec![] }, vec![]);
+    }
+    blocks.leaves(2);
+    let fails = |blocks: &mut Blocks, said: u64| {
+        let report = Report { capacity: 1, beat: true, first_number: said, ..Report::default() };
+        blocks.desk.handle(Event::Reported { session: SessionId(3), report });
+        blocks.settle();
+        let grant = blocks.desk.orders(3).into_iter().flat_map(|orders| orders.grants).next().unwrap();
+        blocks.desk.report(3, Report { capacity: 0, ..facts(said, vec![fact(grant, News::Failed(missing()))]) });
+        blocks.settle();
+        blocks.desk.coordinator.verdict.is_some()
+    };
+    assert!(!fails(&mut blocks, 1), "the only copy is on a node that may come back");
+    let history = blocks.desk.coordinator.shards().history(0).unwrap();
+    assert_eq!((history.failures, history.losses), (0, 1));
+    blocks.passes(700_000, &[1, 3]);
+    assert!(fails(&mut blocks, 2), "it does not");
+    let verdict = blocks.desk.coordinator.verdict.as_ref().unwrap();
+    assert!(format!("{verdict:?}").contains("no such file"), "{verdict:?}");
+}
