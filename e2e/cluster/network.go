@@ -143,7 +143,7 @@ func removeHostNetwork(ctx context.Context) error {
 
 // ensureNetwork makes the node's namespace and its cable to the bridge.
 func (n node) ensureNetwork(ctx context.Context) error {
-	if !n.hasNetns() {
+	if !isNamespace(n.netns()) {
 		// A reboot leaves the file behind without a namespace on it.
 		if _, err := os.Lstat(n.netns()); err == nil {
 			if _, err := run(ctx, "ip", "netns", "del", n.netnsName()); err != nil {
@@ -209,22 +209,27 @@ func connect(ctx context.Context, nodes []node) error {
 	return nil
 }
 
-// hasNetns tells whether the namespace is really mounted on its file.
-func (n node) hasNetns() bool {
+// isNamespace tells whether a namespace is really mounted on its file.
+func isNamespace(file string) bool {
 	const nsfs = 0x6e736673
 	var info syscall.Statfs_t
-	return syscall.Statfs(n.netns(), &info) == nil && info.Type == nsfs
+	return syscall.Statfs(file, &info) == nil && info.Type == nsfs
 }
 
-// elsewhere tells whether a process runs in another namespace than the node's,
-// one that had the name before. Of a process that is just ending nobody can tell.
+// elsewhere tells whether a process runs in other namespaces than the node's,
+// ones that had the name before. Of a process that is just ending nobody can tell.
 func (n node) elsewhere(pid int) bool {
-	want, err := os.Stat(n.netns())
-	if err != nil {
-		return false
+	for kind, file := range map[string]string{"net": n.netns(), "mnt": n.mountns()} {
+		want, err := os.Stat(file)
+		if err != nil {
+			continue
+		}
+		have, err := os.Stat(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
+		if err == nil && !os.SameFile(want, have) {
+			return true
+		}
 	}
-	have, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", pid))
-	return err == nil && !os.SameFile(want, have)
+	return false
 }
 
 func (n node) removeNetwork(ctx context.Context) error {

@@ -98,16 +98,19 @@ func (s *state) startRuntime(ctx context.Context, groups cgroups, n node) error 
 	if err := n.ensureNetwork(ctx); err != nil {
 		return err
 	}
+	if err := n.ensureDisk(ctx); err != nil {
+		return err
+	}
 	files, err := n.writeRuntimeConfig()
 	if err != nil {
 		return err
 	}
 	err = s.ensure(ctx, groups, daemon{
-		name:  n.daemon("containerd"),
-		argv:  []string{"containerd", "--config", files[0]},
-		netns: n.netns(),
-		group: n.systemGroup(),
-		files: files,
+		name:   n.daemon("containerd"),
+		argv:   []string{"containerd", "--config", files[0]},
+		inside: []string{"--net=" + n.netns(), "--mount=" + n.mountns()},
+		group:  n.systemGroup(),
+		files:  files,
 		probe: func(ctx context.Context) error {
 			_, err := runFor(ctx, 3*time.Second, "ctr", "-a", n.socket(), "version")
 			return err
@@ -124,7 +127,7 @@ func (s *state) startRuntime(ctx context.Context, groups cgroups, n node) error 
 // ground from under the node's pods, and a daemon whose record is lost cannot be
 // told from the shims beside it: then the node is made anew.
 func (s *state) sound(groups cgroups, n node) (bool, error) {
-	if !n.hasNetns() || !groups.whole(n.systemGroup()) {
+	if !isNamespace(n.netns()) || !isNamespace(n.mountns()) || !groups.whole(n.systemGroup()) {
 		return false, nil
 	}
 	pids, err := groups.processes(n.systemGroup())
@@ -159,10 +162,10 @@ func (s *state) startKubelet(ctx context.Context, groups cgroups, kube string, a
 			"--root-dir=" + n.path("kubelet"),
 			"--cert-dir=" + n.path("kubelet-pki"),
 		},
-		netns: n.netns(),
-		group: n.systemGroup(),
-		files: []string{config, credentials},
-		probe: answers(n.kubeletHealth()),
+		inside: []string{"--net=" + n.netns(), "--mount=" + n.mountns()},
+		group:  n.systemGroup(),
+		files:  []string{config, credentials},
+		probe:  answers(n.kubeletHealth()),
 	})
 }
 
@@ -173,12 +176,12 @@ func (s *state) startProxy(ctx context.Context, groups cgroups, kube string, n n
 		return err
 	}
 	return s.ensure(ctx, groups, daemon{
-		name:  n.daemon("proxy"),
-		argv:  []string{kube, "proxy", "--config=" + config},
-		netns: n.netns(),
-		group: n.systemGroup(),
-		files: []string{config, credentials},
-		probe: answers("http://" + n.address() + ":10256/livez"),
+		name:   n.daemon("proxy"),
+		argv:   []string{kube, "proxy", "--config=" + config},
+		inside: []string{"--net=" + n.netns(), "--mount=" + n.mountns()},
+		group:  n.systemGroup(),
+		files:  []string{config, credentials},
+		probe:  answers("http://" + n.address() + ":10256/livez"),
 	})
 }
 
@@ -275,7 +278,7 @@ func (s *state) removeNode(ctx context.Context, groups cgroups, n node) error {
 	if err := unmountBelow(n.dir); err != nil {
 		return err
 	}
-	if err := errors.Join(n.removeNetwork(ctx), groups.remove(ctx, n.group())); err != nil {
+	if err := errors.Join(n.removeDisk(), n.removeNetwork(ctx), groups.remove(ctx, n.group())); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(n.dir); err != nil {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -27,12 +28,12 @@ const (
 
 // daemon is a process that stays when this one ends.
 type daemon struct {
-	name  string   // of its record and its log
-	argv  []string // program and arguments
-	netns string   // path of the network namespace to run in; empty for the host's
-	group string   // cgroup to run in
-	files []string // its configuration: when that changes the daemon is replaced
-	probe func(context.Context) error
+	name   string   // of its record and its log
+	argv   []string // program and arguments
+	inside []string // namespaces to run in, as nsenter has them; empty for the host's
+	group  string   // cgroup to run in
+	files  []string // its configuration: when that changes the daemon is replaced
+	probe  func(context.Context) error
 }
 
 // record identifies a daemon for good. A pid alone would not do: the kernel
@@ -199,7 +200,7 @@ func (d daemon) answers(ctx context.Context, r record) bool {
 
 func (d daemon) spec() (string, error) {
 	sum := sha256.New()
-	fmt.Fprintf(sum, "%q %q %q\n", d.argv, d.netns, d.group)
+	fmt.Fprintf(sum, "%q %q %q\n", d.argv, d.inside, d.group)
 	for _, path := range d.files {
 		content, err := os.ReadFile(path)
 		if err != nil {
@@ -224,9 +225,9 @@ func (s *state) start(groups cgroups, d daemon, spec string) (<-chan error, erro
 	}
 	defer log.Close()
 	argv := d.argv
-	if d.netns != "" {
+	if len(d.inside) > 0 {
 		// Not "ip netns exec": that remounts /sys and hides the cgroups.
-		argv = append([]string{"nsenter", "--net=" + d.netns, "--"}, argv...)
+		argv = slices.Concat([]string{"nsenter"}, d.inside, []string{"--"}, argv)
 	}
 	command := exec.Command(argv[0], argv[1:]...)
 	command.Stdout, command.Stderr, command.Dir = log, log, "/"

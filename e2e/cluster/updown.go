@@ -45,7 +45,12 @@ func (s *state) up(ctx context.Context, count int) error {
 	if err != nil {
 		return err
 	}
-	if alive {
+	// Made now, they would hide what the pods of that cluster have mounted.
+	mounted, err := s.hasHostMounts()
+	if err != nil {
+		return err
+	}
+	if alive && mounted {
 		err := s.bringUp(ctx, kube, count)
 		if err == nil || ctx.Err() != nil {
 			return err
@@ -95,7 +100,7 @@ func (s *state) bringUp(ctx context.Context, kube string, count int) error {
 	if err := s.makePauseImage(ctx); err != nil {
 		return err
 	}
-	if err := ensureHostNetwork(ctx); err != nil {
+	if err := errors.Join(ensureHostNetwork(ctx), s.ensureHostMounts(ctx)); err != nil {
 		return err
 	}
 	a, err := s.ensurePKI(nodes)
@@ -200,6 +205,7 @@ func (s *state) tearDown(ctx context.Context) error {
 	return errors.Join(
 		groups.remove(ctx, rootGroup),
 		removeHostNetwork(ctx),
+		s.removeHostMounts(),
 		s.removeLogLinks(),
 		os.RemoveAll(s.path("nodes")),
 		os.RemoveAll(s.path("run")),
@@ -208,15 +214,15 @@ func (s *state) tearDown(ctx context.Context) error {
 	)
 }
 
-// everyNode lists the nodes of which anything is left: a folder, a network
-// namespace or a cgroup.
+// everyNode lists the nodes of which anything is left: a folder, a namespace or
+// a cgroup.
 func (s *state) everyNode(groups cgroups) ([]node, error) {
 	found, err := s.nodes()
 	if err != nil {
 		return nil, err
 	}
 	count := len(found)
-	for _, pattern := range []string{"/run/netns/hf-node-*", filepath.Join(groups.freezer, rootGroup, "node-*")} {
+	for _, pattern := range []string{"/run/netns/hf-node-*", filepath.Join(mountnsFolder, "node-*"), filepath.Join(groups.freezer, rootGroup, "node-*")} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, fmt.Errorf("look for nodes: %w", err)

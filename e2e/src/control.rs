@@ -12,7 +12,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{Result, cluster::Cluster, ensure, fault::finally};
+use crate::{Result, cluster::Cluster, command::run, ensure, fault::finally};
 
 /// How often the operators are looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -73,6 +73,26 @@ impl Cluster {
         let leader = self.leader().await?.ok_or("no operator leads")?;
         self.kill(&leader).await?;
         Ok(leader.name_any())
+    }
+
+    /// `helm` with releases of the operator's namespace, until what it changes is ready.
+    ///
+    /// # Errors
+    /// When it fails, or nothing is ready in two minutes.
+    pub async fn helm(&self, args: &[&str]) -> Result {
+        let common = ["--namespace", &self.operator_namespace, "--wait", "--timeout", "120s"];
+        run("helm", &[args, &common].concat()).await?;
+        Ok(())
+    }
+
+    /// Which revision of a release is there, to roll back to.
+    ///
+    /// # Errors
+    /// When Helm does not know the release.
+    pub async fn revision(&self, release: &str) -> Result<String> {
+        let args = ["get", "metadata", release, "--namespace", &self.operator_namespace, "--output", "json"];
+        let metadata: serde_json::Value = serde_json::from_str(&run("helm", &args).await?)?;
+        Ok(metadata["revision"].to_string())
     }
 
     /// `kubectl rollout restart` of the operator, until every pod is a new one and ready; how long it took.

@@ -2,8 +2,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs::{self, Permissions},
     io::{Read, Seek, SeekFrom, Write},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -78,26 +79,40 @@ impl Replica {
 }
 
 impl Place {
-    /// The replicas of a job's blocks on all nodes, in emptyDir volumes of its pods.
+    /// The replicas of a job's blocks on all nodes, on their disks and in emptyDir volumes of the job's pods.
     ///
     /// # Errors
     /// When the nodes are not on this machine.
     pub async fn replicas(&self, job: &Job) -> Result<Vec<Replica>> {
         let uid = job.get().await?.uid().ok_or("a job without UID")?;
-        let state = std::env::var("HYPERFLOW_CLUSTER_DIR").unwrap_or_else(|_| "/var/lib/hyperflow-cluster".into());
         let mut found = Vec::new();
-        for node in folders(&Path::new(&state).join("nodes")) {
+        for node in folders(&nodes()) {
             let name = node.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            for pod in folders(&node.join("kubelet/pods")) {
-                for volume in folders(&pod.join("volumes/kubernetes.io~empty-dir")) {
-                    for group in folders(&volume.join(&uid)) {
-                        let files = fs::read_dir(&group).into_iter().flatten().flatten();
-                        found.extend(files.filter_map(|file| Replica::read(&name, &file.path())));
-                    }
-                }
+            let pods = folders(&node.join("kubelet/pods")).into_iter();
+            let volumes = pods.flat_map(|pod| folders(&pod.join("volumes/kubernetes.io~empty-dir")));
+            for group in volumes.chain(folders(&node.join("disk"))).flat_map(|store| folders(&store.join(&uid))) {
+                let files = fs::read_dir(&group).into_iter().flatten().flatten();
+                found.extend(files.filter_map(|file| Replica::read(&name, &file.path())));
             }
         }
         Ok(found)
+    }
+
+    /// Makes a folder for this place on the disk of each node, which any user may write to. By node, where it is here; pods
+    /// have it as the hostPath that is returned beside.
+    ///
+    /// # Errors
+    /// When the nodes are not on this machine.
+    pub fn disks(&self) -> Result<(BTreeMap<String, PathBuf>, String)> {
+        let mut made = BTreeMap::new();
+        for node in folders(&nodes()) {
+            let folder = node.join("disk").join(&self.namespace);
+            fs::create_dir(&folder)?;
+            fs::set_permissions(&folder, Permissions::from_mode(0o1777))?;
+            made.insert(node.file_name().unwrap_or_default().to_string_lossy().into_owned(), folder);
+        }
+        ensure(!made.is_empty(), || "no node is on this machine".into())?;
+        Ok((made, format!("/var/lib/hyperflow/{}", self.namespace)))
     }
 
     /// Waits until each block of `shards` shards is on `copies` nodes, none of them in `without`; how long it took.
@@ -215,6 +230,12 @@ pub fn nodes_of(replicas: &[Replica], without: &[String]) -> BTreeMap<u32, BTree
         on.entry(replica.shard).or_default().insert(replica.node.clone());
     }
     on
+}
+
+/// Where the local cluster keeps its nodes.
+fn nodes() -> PathBuf {
+    let state = std::env::var("HYPERFLOW_CLUSTER_DIR").unwrap_or_else(|_| "/var/lib/hyperflow-cluster".into());
+    Path::new(&state).join("nodes")
 }
 
 fn folders(path: &Path) -> Vec<PathBuf> {

@@ -15,6 +15,7 @@ mod goes_on_from_results;
 mod goes_when_its_time_is_over;
 mod heals_flipped_bits;
 mod keeps_blocks_beyond_pods;
+mod keeps_blocks_on_disks;
 mod keeps_checksums;
 mod keeps_copies_of_the_input;
 mod keeps_status_small;
@@ -139,6 +140,7 @@ const PROMISES: &[Promise] = &[
     promise!(survives_cut_link, alone: true),
     promise!(survives_stopped_node, alone: true),
     promise!(copies_blocks_again, alone: true),
+    promise!(keeps_blocks_on_disks, alone: true),
     promise!(refreshes_only_stale_blocks, alone: true),
     promise!(pauses_copying_without_most_nodes, alone: true),
     promise!(spreads_copies_over_zones, alone: true),

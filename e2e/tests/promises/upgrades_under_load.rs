@@ -31,7 +31,7 @@ pub async fn keeps(place: &Place) -> Result {
     let workers = place.workers().await?;
 
     let cluster = &place.cluster;
-    let (program, schema) = (revision(cluster, "hyperflow").await?, revision(cluster, "hyperflow-crds").await?);
+    let (program, schema) = (cluster.revision("hyperflow").await?, cluster.revision("hyperflow-crds").await?);
     finally(upgrade(place), roll_back(cluster, &program, &schema)).await?;
 
     let after = place.workers().await?;
@@ -57,35 +57,22 @@ async fn upgrade(place: &Place) -> Result {
     fs::write(&file, text.replace(FIELD, &format!("{FIELD} {mark}")))?;
 
     let cluster = &place.cluster;
-    helm(cluster, &["upgrade", "hyperflow-crds", &crds.display().to_string(), "--reset-then-reuse-values"]).await?;
+    cluster.helm(&["upgrade", "hyperflow-crds", &crds.display().to_string(), "--reset-then-reuse-values"]).await?;
     ensure(definition().await?.contains(&mark), || "the schema was not upgraded".into())?;
     let before = operators(cluster).await?;
     let annotation = format!("podAnnotations.hyperflow\\.dev/e2e={}", place.namespace);
     let chart = format!("{CHARTS}/hyperflow");
-    helm(cluster, &["upgrade", "hyperflow", &chart, "--reset-then-reuse-values", "--set-string", &annotation]).await?;
+    cluster.helm(&["upgrade", "hyperflow", &chart, "--reset-then-reuse-values", "--set-string", &annotation]).await?;
     let kept: Vec<_> = operators(cluster).await?.into_iter().filter(|uid| before.contains(uid)).collect();
     ensure(kept.is_empty(), || format!("these operators were not replaced: {kept:?}"))
 }
 
 async fn roll_back(cluster: &Cluster, program: &str, schema: &str) -> Result {
-    helm(cluster, &["rollback", "hyperflow", program]).await?;
-    helm(cluster, &["rollback", "hyperflow-crds", schema]).await?;
+    cluster.helm(&["rollback", "hyperflow", program]).await?;
+    cluster.helm(&["rollback", "hyperflow-crds", schema]).await?;
     let definition = definition().await?;
     ensure(!definition.contains("Seen by"), || "the schema was not rolled back".into())?;
     cluster.mended().await
-}
-
-async fn helm(cluster: &Cluster, args: &[&str]) -> Result {
-    let common = ["--namespace", &cluster.operator_namespace, "--wait", "--timeout", "120s"];
-    run("helm", &[args, &common].concat()).await?;
-    Ok(())
-}
-
-/// Which revision of a release is there.
-async fn revision(cluster: &Cluster, release: &str) -> Result<String> {
-    let args = ["get", "metadata", release, "--namespace", &cluster.operator_namespace, "--output", "json"];
-    let metadata: serde_json::Value = serde_json::from_str(&run("helm", &args).await?)?;
-    Ok(metadata["revision"].to_string())
 }
 
 async fn definition() -> Result<String> {
