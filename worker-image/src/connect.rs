@@ -129,7 +129,7 @@ struct Credential {
 pub struct Dialer {
     operator: Operator,
     round: VecDeque<SocketAddr>,
-    /// They did not answer when they were last tried, and come last in a round.
+    /// They fell silent, or did not answer when they were last tried, and come last in a round.
     silent: BTreeSet<SocketAddr>,
     wait: Duration,
     credential: Option<Credential>,
@@ -146,6 +146,11 @@ impl Dialer {
     pub fn welcomed(&mut self) {
         self.wait = FIRST_WAIT;
         self.round.clear();
+    }
+
+    /// The operator at this address fell silent: the others are asked first.
+    pub fn unheard(&mut self, address: SocketAddr) {
+        self.silent.insert(address);
     }
 
     /// Proves itself with this credential from now on, until it ends.
@@ -335,6 +340,9 @@ mod tests {
         dialer.begin(vec![other]);
         dialer.begin(vec![dead, other]);
         assert_eq!(dialer.round, [dead, other], "who is listed anew is tried as any other");
+        dialer.unheard(dead);
+        dialer.begin(vec![dead, other]);
+        assert_eq!(dialer.round, [other, dead]);
     }
 
     #[tokio::test]

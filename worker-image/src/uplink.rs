@@ -1,7 +1,7 @@
 //! The stream to the operator as the session sees it: being opened, open, or lost. A peer that takes nothing, or says
 //! nothing, is lost.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, error::Error, pin::Pin, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
 use hyperflow_api::{
@@ -103,7 +103,7 @@ impl Uplink {
                         self.taken();
                         None
                     }
-                    Step::Late => Some(self.lose("the operator takes nothing, or does not answer")),
+                    Step::Late => Some(self.late()),
                 }
             }
             // Only between a loss and the next dial, which are one step.
@@ -134,6 +134,13 @@ impl Uplink {
                 give_up.get_or_insert_with(|| Instant::now() + PATIENCE);
             }
         }
+    }
+
+    fn late(&mut self) -> Event {
+        if let State::Open { link, dialer, .. } = &mut self.state {
+            dialer.unheard(link.address);
+        }
+        self.lose("the operator takes nothing, or does not answer")
     }
 
     /// Closes the stream and looks for another operator.
@@ -239,6 +246,8 @@ impl Uplink {
             (State::Open { link, dialer, .. }, Code::Unauthenticated) if link.by_credential => {
                 dialer.distrusted(link.address);
             }
+            // The operator did not say it: the connection broke, or nobody is at its other end.
+            (State::Open { link, dialer, .. }, _) if status.source().is_some() => dialer.unheard(link.address),
             // A new pod's token may not be known everywhere yet: it is tried again, and someone should know.
             (_, code @ (Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument)) => {
                 tracing::warn!(?code, message = status.message(), "the operator refuses this worker");
