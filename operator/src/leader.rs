@@ -23,7 +23,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use self::lease::{Heard, Observed, Record, Step, decide, is_older, renewed};
+use self::lease::{Heard, Observed, Record, Step, decide, identity, is_older, renewed};
 use crate::{
     client::{CallError, call},
     clock::{ChanceError, random_u64},
@@ -82,7 +82,7 @@ impl Candidate {
     pub fn new(client: Client, settings: &Settings) -> Result<Self, ChanceError> {
         Ok(Self {
             api: Api::namespaced(client, &settings.namespace),
-            me: format!("{}_{:016x}", settings.pod_name, random_u64()?),
+            me: identity(&settings.pod_name, random_u64()?),
             duration: settings.leader_lease(),
             observed: None,
             version: String::new(),

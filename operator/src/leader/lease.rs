@@ -41,13 +41,24 @@ pub enum Step {
     Wait(Duration),
 }
 
+/// The name under which a process holds the Lease.
+#[must_use]
+pub fn identity(pod: &str, nonce: u64) -> String {
+    format!("{pod}_{nonce:016x}")
+}
+
 /// Decides. `unchanged` is how long this process has seen the Lease as it is now.
+///
+/// A kubelet starts a container again only when the process before has ended, so that nobody waits for an earlier one of
+/// the same pod.
 #[must_use]
 pub fn decide(record: &Record, me: &str, unchanged: Duration) -> Step {
+    let pod = |identity: &str| identity.rsplit_once('_').map(|(pod, _)| pod.to_owned());
+    let has_ended = pod(&record.holder).is_some_and(|holder| Some(holder) == pod(me));
     let left = record.duration.saturating_sub(unchanged);
     if record.holder == me {
         Step::Hold
-    } else if record.holder.is_empty() || left.is_zero() {
+    } else if record.holder.is_empty() || has_ended || left.is_zero() {
         Step::Take
     } else {
         Step::Wait(left)
@@ -155,6 +166,14 @@ mod tests {
     #[test]
     fn a_released_lease_is_free_at_once() {
         assert_eq!(decide(&record(""), "a", Duration::ZERO), Step::Take);
+    }
+
+    #[test]
+    fn nobody_waits_for_an_earlier_process_of_the_same_pod() {
+        let (me, before, other) = (identity("pod-a", 2), identity("pod-a", 1), identity("pod-ab", 1));
+        assert_eq!(decide(&record(&before), &me, Duration::ZERO), Step::Take);
+        assert_eq!(decide(&record(&other), &me, Duration::ZERO), Step::Wait(LEASE));
+        assert_eq!(decide(&record("pod-a"), &me, Duration::ZERO), Step::Wait(LEASE));
     }
 
     #[test]
