@@ -29,6 +29,8 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Bytes that may be on their way to this process, in each stream and in all of a connection.
 const WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// A part of a block comes in one frame of HTTP/2, not in seventeen.
+const FRAME: u32 = 512 << 10;
 
 /// The other workers of the job.
 pub struct Peers {
@@ -173,6 +175,7 @@ impl Peers {
             .connect_timeout(CONNECT)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME)
             .http2_keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE);
         let why = match timeout(CONNECT, endpoint.connect()).await {

@@ -174,7 +174,7 @@ impl Sending {
                 return Err(damaged(self.keeper, self.name).await);
             }
             if wanted {
-                return Ok(Some((p::BlockPart { part: Some(Part::Data(bytes)) }, self)));
+                return Ok(Some((p::BlockPart { part: Some(Part::Data(bytes.into())) }, self)));
             }
         }
         Ok(None)
