@@ -74,7 +74,7 @@ fn shard_by_shard() -> Vec<Bad> {
         },
         bad(
             "noisy",
-            json!("head -c 5000000000 /dev/zero >&2; echo >&2; echo 'the end of it' >&2; exit 4"),
+            json!("dd if=/dev/zero bs=1M count=10000 >&2 2>/dev/null; echo >&2; echo 'the end of it' >&2; exit 4"),
             "Application",
             "ExitCode",
             "the end of it",
