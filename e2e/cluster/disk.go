@@ -41,6 +41,11 @@ func (s *state) hostMounts() []hostMount {
 func (n node) disk() string    { return n.path("disk") }
 func (n node) mountns() string { return filepath.Join(mountnsFolder, n.name()) }
 
+// inside are the node's namespaces, for its daemons.
+func (n node) inside() []string {
+	return []string{"--net=" + n.netns(), "--mount=" + n.mountns()}
+}
+
 // ensureHostMounts makes the mounts of the machine that the nodes' namespaces
 // depend on.
 func (s *state) ensureHostMounts(ctx context.Context) error {

@@ -108,7 +108,7 @@ func (s *state) startRuntime(ctx context.Context, groups cgroups, n node) error 
 	err = s.ensure(ctx, groups, daemon{
 		name:   n.daemon("containerd"),
 		argv:   []string{"containerd", "--config", files[0]},
-		inside: []string{"--net=" + n.netns(), "--mount=" + n.mountns()},
+		inside: n.inside(),
 		group:  n.systemGroup(),
 		files:  files,
 		probe: func(ctx context.Context) error {
@@ -162,7 +162,7 @@ func (s *state) startKubelet(ctx context.Context, groups cgroups, kube string, a
 			"--root-dir=" + n.path("kubelet"),
 			"--cert-dir=" + n.path("kubelet-pki"),
 		},
-		inside: []string{"--net=" + n.netns(), "--mount=" + n.mountns()},
+		inside: n.inside(),
 		group:  n.systemGroup(),
 		files:  []string{config, credentials},
 		probe:  answers(n.kubeletHealth()),
@@ -178,7 +178,7 @@ func (s *state) startProxy(ctx context.Context, groups cgroups, kube string, n n
 	return s.ensure(ctx, groups, daemon{
 		name:   n.daemon("proxy"),
 		argv:   []string{kube, "proxy", "--config=" + config},
-		inside: []string{"--net=" + n.netns(), "--mount=" + n.mountns()},
+		inside: n.inside(),
 		group:  n.systemGroup(),
 		files:  []string{config, credentials},
 		probe:  answers("http://" + n.address() + ":10256/livez"),

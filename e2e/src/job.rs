@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use hyperflow_api::{ShardJob, ShardJobStatus, status::ShardCounts};
+use hyperflow_api::{
+    ShardJob, ShardJobStatus,
+    status::{BlockCounts, ShardCounts},
+};
 use hyperflow_core::invariants;
 use kube::{
     Api,
@@ -164,6 +167,12 @@ pub fn has(status: &ShardJobStatus, condition: &str) -> bool {
 #[must_use]
 pub fn shards(status: &ShardJobStatus) -> ShardCounts {
     status.shards.clone().unwrap_or_default()
+}
+
+/// Counts of blocks, once no group of them lacks a copy.
+#[must_use]
+pub fn whole_blocks(status: &ShardJobStatus) -> Option<BlockCounts> {
+    status.blocks.clone().filter(|blocks| blocks.groups > 0 && blocks.under_replicated == 0)
 }
 
 /// Whether status says that a shard has succeeded.

@@ -86,8 +86,7 @@ impl Place {
     pub async fn replicas(&self, job: &Job) -> Result<Vec<Replica>> {
         let uid = job.get().await?.uid().ok_or("a job without UID")?;
         let mut found = Vec::new();
-        for node in folders(&nodes()) {
-            let name = node.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for (name, node) in nodes() {
             let pods = folders(&node.join("kubelet/pods")).into_iter();
             let volumes = pods.flat_map(|pod| folders(&pod.join("volumes/kubernetes.io~empty-dir")));
             for group in volumes.chain(folders(&node.join("disk"))).flat_map(|store| folders(&store.join(&uid))) {
@@ -105,11 +104,11 @@ impl Place {
     /// When the nodes are not on this machine.
     pub fn disks(&self) -> Result<(BTreeMap<String, PathBuf>, String)> {
         let mut made = BTreeMap::new();
-        for node in folders(&nodes()) {
+        for (name, node) in nodes() {
             let folder = node.join("disk").join(&self.namespace);
             fs::create_dir(&folder)?;
             fs::set_permissions(&folder, Permissions::from_mode(0o1777))?;
-            made.insert(node.file_name().unwrap_or_default().to_string_lossy().into_owned(), folder);
+            made.insert(name, folder);
         }
         ensure(!made.is_empty(), || "no node is on this machine".into())?;
         Ok((made, format!("/var/lib/hyperflow/{}", self.namespace)))
@@ -232,10 +231,11 @@ pub fn nodes_of(replicas: &[Replica], without: &[String]) -> BTreeMap<u32, BTree
     on
 }
 
-/// Where the local cluster keeps its nodes.
-fn nodes() -> PathBuf {
+/// The nodes of the local cluster, and where it keeps each.
+fn nodes() -> impl Iterator<Item = (String, PathBuf)> {
     let state = std::env::var("HYPERFLOW_CLUSTER_DIR").unwrap_or_else(|_| "/var/lib/hyperflow-cluster".into());
-    Path::new(&state).join("nodes")
+    let named = |node: PathBuf| (node.file_name().unwrap_or_default().to_string_lossy().into_owned(), node);
+    folders(&Path::new(&state).join("nodes")).into_iter().map(named)
 }
 
 fn folders(path: &Path) -> Vec<PathBuf> {

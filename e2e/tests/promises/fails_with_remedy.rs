@@ -40,6 +40,16 @@ async fn fails(job: &Job, reason: &str, words: &[&str]) -> Result {
     ensure(job::has(&status, "Stalled") && !job::has(&status, "Reconciling"), || format!("{:?}", status.conditions))
 }
 
+/// Waits until the job is Complete, which may have been Failed.
+async fn completes_after_all(job: &Job) -> Result {
+    let start = std::time::Instant::now();
+    while !job::has(&job.status().await?, "Complete") {
+        ensure(start.elapsed() < LIMIT, || format!("{} is not Complete in {LIMIT:?}", job.name))?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(())
+}
+
 async fn missing_file_may_be_corrected(place: &Place) -> Result {
     place.write_input("inputs", 1000, 1)?;
     let job = place.apply(super::copy("missing", "4Mi", "1G", 1, 1)).await?;
@@ -50,11 +60,7 @@ async fn missing_file_may_be_corrected(place: &Place) -> Result {
     })?;
     let input = place.path("in").join("inputs");
     job.patch(json!({"spec": {"source": {"files": {"url": "file:///data/in/inputs"}}}})).await?;
-    let complete = |status: &_| job::has(status, "Complete").then_some(());
-    let start = std::time::Instant::now();
-    while start.elapsed() < LIMIT && complete(&job.status().await?).is_none() {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    completes_after_all(&job).await?;
     oracle::check_copy(&input, &out, 1)?;
     place.empty_output()
 }
@@ -113,11 +119,7 @@ async fn vanished_input_is_named(place: &Place) -> Result {
     fails(&job, "NoInput", &["/data/in/going/b'", remedy]).await?;
     fs::rename(&elsewhere, &folder)?;
     job.patch(json!({"spec": {"rerun": {"nonce": "back"}}})).await?;
-    let start = std::time::Instant::now();
-    while !job::has(&job.status().await?, "Complete") {
-        ensure(start.elapsed() < LIMIT, || "what came back was not found".into())?;
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    completes_after_all(&job).await?;
     place.empty_output()
 }
 

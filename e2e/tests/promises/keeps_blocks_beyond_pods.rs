@@ -7,7 +7,13 @@ use std::{
 };
 
 use hyperflow_api::{ShardJobStatus, status::BlockCounts};
-use hyperflow_e2e::{Result, cluster::Place, ensure, job::shards, oracle};
+use hyperflow_e2e::{
+    Result,
+    cluster::Place,
+    ensure,
+    job::{shards, whole_blocks},
+    oracle,
+};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
@@ -20,10 +26,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub async fn keeps(place: &Place) -> Result {
     place.write_input("input", SHARDS as usize * MIB, 91)?;
     let job = place.apply(on_a_claim()).await?;
-    let whole = |status: &ShardJobStatus| {
-        status.blocks.clone().filter(|blocks| blocks.groups > 0 && blocks.under_replicated == 0)
-    };
-    let (BlockCounts { kept_by, .. }, _) = job.wait("a copy of every group", LIMIT, whole).await?;
+    let (BlockCounts { kept_by, .. }, _) = job.wait("a copy of every group", LIMIT, whole_blocks).await?;
     ensure(kept_by == "Node", || {
         format!("a claim outlives pods, and status says that copies are kept by '{kept_by}'")
     })?;

@@ -3,8 +3,17 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
-use hyperflow_api::ShardJobStatus;
-use hyperflow_e2e::{Result, cluster::Place, command::run, ensure, fault::finally, job::Job, oracle, stores::Moved};
+use hyperflow_api::status::BlockCounts;
+use hyperflow_e2e::{
+    Result,
+    cluster::Place,
+    command::run,
+    ensure,
+    fault::finally,
+    job::{Job, whole_blocks},
+    oracle,
+    stores::Moved,
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -43,14 +52,7 @@ async fn on_disks(place: &Place, disks: &BTreeMap<String, PathBuf>) -> Result {
     place.write_input("input", SHARDS as usize * MIB, 92)?;
     let job = place.apply(on_every_node(u32::try_from(disks.len())?)).await?;
     place.replicated(&job, SHARDS, 2, &[], LIMIT).await?;
-    let kept_by = |status: &ShardJobStatus| {
-        status
-            .blocks
-            .clone()
-            .filter(|blocks| blocks.groups > 0 && blocks.under_replicated == 0)
-            .map(|blocks| blocks.kept_by)
-    };
-    let (kept_by, _) = job.wait("two copies of every group", LIMIT, kept_by).await?;
+    let (BlockCounts { kept_by, .. }, _) = job.wait("two copies of every group", LIMIT, whole_blocks).await?;
     ensure(kept_by == "Node", || format!("disks outlive pods, and status says that copies are kept by '{kept_by}'"))?;
 
     // Not removed: moved away, as when a file server is gone. Who calls first finds neither the source nor a copy.

@@ -3,12 +3,11 @@
 
 use std::{fs, time::Duration};
 
-use hyperflow_api::ShardJobStatus;
 use hyperflow_e2e::{
     Result,
     cluster::Place,
     ensure,
-    job::{has, shards},
+    job::{has, shards, whole_blocks},
     oracle,
     stores::Moved,
 };
@@ -33,10 +32,7 @@ pub async fn keeps(place: &Place) -> Result {
     manifest["spec"]["task"]["exec"]["command"][2] = json!(script);
     let job = place.apply(manifest).await?;
     let took = place.replicated(&job, SHARDS, REPLICAS, &[], LIMIT).await?;
-    let whole = |status: &ShardJobStatus| {
-        status.blocks.clone().filter(|blocks| blocks.groups > 0 && blocks.under_replicated == 0)
-    };
-    let (blocks, _) = job.wait("status to say that all is replicated", LIMIT, whole).await?;
+    let (blocks, _) = job.wait("status to say that all is replicated", LIMIT, whole_blocks).await?;
     ensure((blocks.groups, &*blocks.kept_by) == (48, "Pod"), || format!("{blocks:?}"))?;
     let before = place.block_bytes().await?;
     let moved = before;

@@ -4,7 +4,14 @@
 use std::{fs, time::Duration};
 
 use hyperflow_api::ShardJobStatus;
-use hyperflow_e2e::{Result, cluster::Place, ensure, job::shards, oracle};
+use hyperflow_e2e::{
+    Result,
+    cluster::Place,
+    ensure,
+    fault::finally,
+    job::{shards, whole_blocks},
+    oracle,
+};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::{gated, open_gate};
@@ -18,10 +25,7 @@ const AWAY: Duration = Duration::from_secs(25);
 pub async fn keeps(place: &Place) -> Result {
     place.write_input("input", SHARDS as usize * MIB, 99)?;
     let job = place.apply(gated("waits", 2, 1)).await?;
-    let whole = |status: &ShardJobStatus| {
-        status.blocks.clone().filter(|blocks| blocks.groups > 0 && blocks.under_replicated == 0).map(drop)
-    };
-    job.wait("a copy of every group", LIMIT, whole).await?;
+    job.wait("a copy of every group", LIMIT, whole_blocks).await?;
     let victim = place.workers().await?.pop().ok_or("no worker")?;
     let on = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
     let alone = place.replicas(&job).await?.iter().filter(|it| Some(&it.node) == on(&victim).as_ref()).count();
@@ -39,9 +43,8 @@ pub async fn keeps(place: &Place) -> Result {
     fs::rename(place.path("in"), &away)?;
     open_gate(place)?;
     let missed = |status: &ShardJobStatus| status.failures.iter().find(|sample| sample.reason == "NoInput").cloned();
-    let outcome = job.wait("a shard without its input", AWAY, missed).await;
-    place.cluster.thaw(&victim).await?;
-    let (sample, took) = outcome?;
+    let missed = job.wait("a shard without its input", AWAY, missed);
+    let (sample, took) = finally(missed, place.cluster.thaw(&victim)).await?;
     println!("     after {took:.1?}: {}", sample.message);
 
     let status = job.complete(LIMIT).await?;

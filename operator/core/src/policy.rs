@@ -4,12 +4,12 @@
 //! | --- | --- |
 //! | the program says that its input is bad | the shard is given up: another attempt reads the same |
 //! | out of memory | counts, and the next attempt prefers another node |
-//! | the input is away, and a copy is where it may come back from | counts as the loss of a worker does |
 //! | a worker or its machine was lost | counts as a loss, see `losses.rs` |
 //! | everything else | counts |
 //!
-//! A failure after which no attempt of any shard can do better ends the job before any rule is asked, and an output that is
-//! full makes the whole job wait (`room.rs`): no rule is about these.
+//! A failure after which no attempt of any shard can do better ends the job before any rule is asked, input that is away while
+//! there is a copy of it costs what a lost worker does, and an output that is full makes the whole job wait (`room.rs`): no
+//! rule is about these.
 //!
 //! On the loss of a worker, rules are asked of what is known at that moment: first of `WorkerLost`, and again when the
 //! cluster says why. Count then uses up an attempt of each shard that the worker had begun, and Ignore does what is done

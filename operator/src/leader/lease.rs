@@ -47,14 +47,18 @@ pub fn identity(pod: &str, nonce: u64) -> String {
     format!("{pod}_{nonce:016x}")
 }
 
+/// The pod of a process that holds the Lease under this name.
+fn pod_of(identity: &str) -> Option<&str> {
+    identity.rsplit_once('_').map(|(pod, _)| pod)
+}
+
 /// Decides. `unchanged` is how long this process has seen the Lease as it is now.
 ///
 /// A kubelet starts a container again only when the process before has ended, so that nobody waits for an earlier one of
 /// the same pod.
 #[must_use]
 pub fn decide(record: &Record, me: &str, unchanged: Duration) -> Step {
-    let pod = |identity: &str| identity.rsplit_once('_').map(|(pod, _)| pod.to_owned());
-    let has_ended = pod(&record.holder).is_some_and(|holder| Some(holder) == pod(me));
+    let has_ended = pod_of(&record.holder).is_some_and(|pod| Some(pod) == pod_of(me));
     let left = record.duration.saturating_sub(unchanged);
     if record.holder == me {
         Step::Hold

@@ -139,7 +139,7 @@ impl Coordinator {
         }
         let ruling = if waits { Ruling::MOVE } else { self.job.rules.judge(failure) };
         let (verdict, attempts) = self.charge(now, seat, index, &mut history, ruling);
-        let attempts = if waits { COPY_AWAY.into() } else { attempts };
+        let attempts = if waits && verdict != Retry::GiveUp { COPY_AWAY.into() } else { attempts };
         self.end_attempt(now, index, epoch, history, verdict);
         self.tell_of_failure(now, (seat, index), failure, (ruling, verdict, &attempts));
     }
