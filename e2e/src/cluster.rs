@@ -2,14 +2,20 @@
 
 use std::{
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod};
+use futures::AsyncReadExt;
+use k8s_openapi::{
+    api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod},
+    jiff::Timestamp,
+};
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, LogParams, Patch, PatchParams},
 };
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::{Result, job::Job};
@@ -73,6 +79,16 @@ impl Cluster {
         let list = ListParams::default().labels("app.kubernetes.io/component=operator");
         Ok(api.list(&list).await?.items)
     }
+}
+
+/// A line that a worker logged.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Line {
+    /// When, by the clock of its node.
+    pub timestamp: Timestamp,
+    /// What.
+    #[serde(default)]
+    pub message: String,
 }
 
 /// A test's own namespace and volume.
@@ -211,6 +227,21 @@ impl Place {
         let ours = |pod: &Pod| pod.metadata.uid.as_ref().is_some_and(|known| known.starts_with(uid));
         let found = self.workers().await?.into_iter().find(ours);
         found.ok_or_else(|| format!("there is no worker pod with UID {uid}…").into())
+    }
+
+    /// Listens to a pod from its beginning to its end; what it logged is there when it has been deleted.
+    ///
+    /// # Errors
+    /// When the kubelet does not say.
+    pub async fn follow(&self, pod: &Pod) -> Result<impl Future<Output = Result<Vec<Line>>> + use<>> {
+        let api: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &self.namespace);
+        let follow = LogParams { follow: true, ..LogParams::default() };
+        let log = api.log_stream(&pod.name_any(), &follow).await?;
+        Ok(async move {
+            let mut text = String::new();
+            pin!(log).read_to_string(&mut text).await?;
+            text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+        })
     }
 
     /// Deletes the namespace, as `kubectl delete namespace --wait=false` does.

@@ -126,8 +126,9 @@ impl Session {
             _ = self.signals.interrupt.recv() => Some(Event::Terminate),
             () = sleep_until(wake.min(latest)) => None,
         };
-        if event == Some(Event::Terminate) {
-            self.terminated.get_or_insert_with(Instant::now);
+        if event == Some(Event::Terminate) && self.terminated.is_none() {
+            tracing::info!(grace = ?self.grace, "the worker is asked to stop");
+            self.terminated = Some(Instant::now());
         }
         event
     }

@@ -3,11 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use hyperflow_e2e::{Result, cluster::Place, ensure, job, oracle};
+use hyperflow_e2e::{
+    Result,
+    cluster::{Line, Place},
+    ensure, job, oracle,
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt};
 
 const MIB: u64 = 1 << 20;
+/// What a worker may take to leave, of five seconds that it has until it is killed.
+const LEAVES: Duration = Duration::from_secs(2);
 
 pub async fn keeps(place: &Place) -> Result {
     let input = place.write_input("input", 32 * MIB as usize, 3)?;
@@ -19,6 +25,7 @@ pub async fn keeps(place: &Place) -> Result {
     let (attempt, _) = job.wait("a checkpoint", Duration::from_secs(60), under_way).await?;
     let victim = place.worker(&attempt.pod).await?;
 
+    let log = place.follow(&victim).await?;
     let start = Instant::now();
     place.cluster.delete(&victim).await?;
     let pods: Api<Pod> = Api::namespaced(place.cluster.client.clone(), &place.namespace);
@@ -26,10 +33,10 @@ pub async fn keeps(place: &Place) -> Result {
         ensure(start.elapsed() < Duration::from_secs(20), || "the pod is still there after 20 s".into())?;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // Two seconds for the worker, and two for a busy kubelet; the grace period would be five.
-    let took = start.elapsed();
-    println!("     deleted pod gone after {took:.1?}");
-    ensure(took < Duration::from_secs(4), || format!("the pod took {took:?} to go"))?;
+    let gone = start.elapsed();
+    let took = farewell(&log.await?)?;
+    println!("     a worker left {took:.1?} after it was asked to, and its pod was gone after {gone:.1?}");
+    ensure(took <= LEAVES, || format!("the worker took {took:?} to leave"))?;
 
     let status = job.complete(Duration::from_secs(120)).await?;
     let records = oracle::check_copy(&input, &place.path("out"), 4)?;
@@ -37,4 +44,14 @@ pub async fn keeps(place: &Place) -> Result {
     let again: u64 = records.iter().map(|record| record.bytes_read_again).sum();
     ensure(again == 0, || format!("{again} bytes were read twice, though the worker could say good-bye: {records:?}"))?;
     ensure(status.failures.is_empty(), || format!("a deleted pod is no failure: {:?}", status.failures))
+}
+
+/// From the signal to the end of the process, by what it logged itself: a busy kubelet takes seconds to notice either.
+fn farewell(log: &[Line]) -> Result<Duration> {
+    let at = |message: &str| {
+        let line = log.iter().find(|line| line.message == message);
+        line.map(|line| line.timestamp).ok_or_else(|| format!("the worker did not log {message:?}: {log:?}"))
+    };
+    let took = at("the worker ends")?.duration_since(at("the worker is asked to stop")?);
+    Ok(Duration::try_from(took)?)
 }
