@@ -9,7 +9,12 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
+
+// toldLimit bounds the wait for a container. A busy kubelet says that one runs
+// seconds after it began.
+const toldLimit = 10 * time.Second
 
 // podFault is one kind of harm done to the processes of a container's cgroup. It
 // returns the pids it touched.
@@ -38,12 +43,16 @@ func podFaultCommand(kind string, harm podFault) func(context.Context, []string)
 		if err != nil {
 			return err
 		}
-		targets, err := s.containerGroups(ctx, groups, *namespace, *pod, *container)
-		if err != nil {
+		var targets []string
+		err = waitFor(ctx, toldLimit, "a container to run, as far as the API server was told", func(ctx context.Context) error {
+			targets, err = s.containerGroups(ctx, groups, *namespace, *pod, *container)
+			if err == nil && len(targets) == 0 {
+				err = errors.New("none does")
+			}
 			return err
-		}
-		if len(targets) == 0 {
-			return fmt.Errorf("%s %s/%s: no container runs, as far as the API server was told", kind, *namespace, *pod)
+		})
+		if err != nil {
+			return fmt.Errorf("%s %s/%s: %w", kind, *namespace, *pod, err)
 		}
 		var touched []int
 		for _, group := range targets {

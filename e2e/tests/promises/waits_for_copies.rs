@@ -31,13 +31,7 @@ pub async fn keeps(place: &Place) -> Result {
     let alone = place.replicas(&job).await?.iter().filter(|it| Some(&it.node) == on(&victim).as_ref()).count();
     ensure(alone > 2, || format!("{alone} blocks are with the worker that goes away"))?;
 
-    // The kubelet tells of a container a little later than its worker works.
-    let frozen = async {
-        while place.cluster.freeze(&victim).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    };
-    tokio::time::timeout(LIMIT, frozen).await.map_err(|_| "no worker could be frozen")?;
+    place.cluster.freeze(&victim).await?;
     // Not removed: moved away, as when a file server is gone.
     let away = place.path("away");
     fs::rename(place.path("in"), &away)?;
