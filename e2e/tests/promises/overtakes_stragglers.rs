@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hyperflow_e2e::{Result, cluster::Place, ensure, job::shards, oracle};
 use serde_json::{Value, json};
 
-use super::{BUSYBOX, program};
+use super::{BUSYBOX, close_gate, open_gate, program};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -17,12 +17,13 @@ pub async fn keeps(place: &Place) -> Result {
     ensure(with.as_secs_f64() <= 0.7 * without.as_secs_f64(), || format!("{with:?}, and {without:?} without"))
 }
 
-/// Two workers with a slot each, one to a node. On the node that first writes its name down a shard takes 20 s, not 2.
+/// Two workers with a slot each, one to a node, that begin when the gate opens. On the node that first writes its name down
+/// a shard takes 20 s, not 2.
 fn slow(name: &str, mode: &str) -> Value {
     let node = json!({"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}});
     let script = format!(
-        "(set -C; echo $NODE > /data/slow-{name}) 2>&-; case $(cat /data/slow-{name}) in $NODE) sleep 20;; *) sleep 2;; esac; \
-         echo $HYPERFLOW_START"
+        "until [ -e /data/go ]; do sleep 0.2; done; (set -C; echo $NODE > /data/slow-{name}) 2>&-; \
+         case $(cat /data/slow-{name}) in $NODE) sleep 20;; *) sleep 2;; esac; echo $HYPERFLOW_START"
     );
     let exec = json!({"command": ["sh", "-c", script], "env": [node], "input": "None", "output": "Stdout"});
     let mut job = program(name, BUSYBOX, json!({"numbers": {"count": 4}}), &exec);
@@ -35,10 +36,12 @@ fn slow(name: &str, mode: &str) -> Value {
 async fn runs(place: &Place, name: &str, mode: &str) -> Result<Duration> {
     let job = place.apply(slow(name, mode)).await?;
     // Pods start as fast as they can; the shards are what is measured.
-    job.wait("a shard", LIMIT, |status| (shards(status).active > 1).then_some(())).await?;
+    job.wait("a shard on each worker", LIMIT, |status| (shards(status).active > 1).then_some(())).await?;
+    open_gate(place)?;
     let start = Instant::now();
     let status = job.complete(LIMIT).await?;
     let took = start.elapsed();
+    close_gate(place)?;
     let results = oracle::tree(&place.path(&format!("out/{name}")))?;
     ensure(results.len() == 4 && shards(&status).succeeded == 4, || format!("{:?}", results.keys()))?;
     for (index, text) in (0..).zip(results.values()) {
