@@ -661,4 +661,18 @@ pub const MUTANTS: &[Mutant] = &[
         find: "counts(store) || in_session.contains(id)",
         broken: "counts(store) || !MUTANT && in_session.contains(id)",
     },
+    Mutant {
+        name: "copies that are away are not waited for",
+        rule: "L12",
+        file: "coordinator/blocks.rs",
+        find: "let missing = failure.ends_job",
+        broken: "let missing = !MUTANT && failure.ends_job",
+    },
+    Mutant {
+        name: "copies that are lost are waited for",
+        rule: "L12",
+        file: "blocks/map.rs",
+        find: "any(|store| !store.is_lost()",
+        broken: "any(|store| (MUTANT || !store.is_lost())",
+    },
 ];

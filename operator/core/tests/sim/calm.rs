@@ -1,6 +1,7 @@
 //! Runs in which shards are held half-way when the faults have ended, until every open group has its copies again: that is
 //! judged (L10). Then one machine goes and comes back with some of its replicas old, damaged or gone, and what moves is
-//! judged (I37). Then the shards are let go; in every second run the source is gone by then, and copies must do (L11).
+//! judged (I37). Then the shards are let go; in every second run the source is gone by then, and copies must do (L11), or
+//! be waited for (L12, `absent.rs`).
 
 use std::collections::BTreeSet;
 
@@ -12,6 +13,7 @@ use hyperflow_core::{
 };
 
 use super::{
+    absent::Absence,
     attempt::{Attempt, PLAN},
     faults::{FAULTS_END, Silence},
     pods::Pod,
@@ -45,6 +47,8 @@ pub struct Calm {
     over: bool,
     /// From now on what is read is read from copies.
     source_is_gone: bool,
+    /// And a machine with some was away.
+    pub absence: Option<Absence>,
 }
 
 /// A machine that goes and comes back.
@@ -100,12 +104,15 @@ impl World {
 
     /// Looks how far the run is.
     pub fn watch_copies(&mut self) {
-        if !self.scenario.calm || self.calm.over {
+        if !self.scenario.calm {
             return;
         }
         let calm = self.calm_operator();
         let since = calm.map(|_| self.calm.since.unwrap_or(self.now));
         self.calm.since = since;
+        if self.calm.over {
+            return;
+        }
         self.watch_others();
         let (Some(place), Some(since), false) = (calm, since, self.calm.over) else { return };
         if let Some(lacking) = self.first_lacking(place) {
@@ -116,7 +123,7 @@ impl World {
                 desk.core.block_figures()
             );
         } else if self.calm.trial.is_some() {
-            self.judge_trial();
+            self.judge_trial(place);
         } else if !self.disks.are_loading() && self.pool_is_settled() {
             self.visit("copies are all there");
             self.begin_trial(place);
@@ -129,7 +136,7 @@ impl World {
     }
 
     /// Shards of the job that nobody has settled yet, by a desk's books.
-    fn open_groups(&self, place: usize) -> Vec<u32> {
+    pub fn open_groups(&self, place: usize) -> Vec<u32> {
         let Some(desk) = &self.operators[place].desk else { return Vec::new() };
         let shards = desk.core.shards();
         let open = |index: &ShardIndex| !shards.done().contains(*index) && !shards.failed().contains(*index);
@@ -139,7 +146,7 @@ impl World {
     }
 
     /// Pods in session with this desk whose stores have told what they have and stay, each with its machine and store.
-    fn usable<'a>(&'a self, place: usize) -> Vec<(usize, &'a str)> {
+    pub fn usable<'a>(&'a self, place: usize) -> Vec<(usize, &'a str)> {
         let Some(desk) = &self.operators[place].desk else { return Vec::new() };
         let usable = |pod: &'a Pod| {
             let process = pod.process.as_ref().filter(|process| process.core.is_in_session() && !process.terminated)?;
@@ -276,7 +283,7 @@ impl World {
     }
 
     /// I37, when all is whole again and at rest.
-    fn judge_trial(&mut self) {
+    fn judge_trial(&mut self, place: usize) {
         let Some(trial) = &self.calm.trial else { return };
         let Some((told, differs)) = trial.told else { return };
         if self.now < told + QUIET || self.disks.are_loading() {
@@ -294,6 +301,9 @@ impl World {
         if self.disks.chance.once_in(2) {
             self.visit("the source is gone");
             self.calm.source_is_gone = true;
+            if self.disks.chance.once_in(2) {
+                self.begin_absence(place);
+            }
         }
     }
 
@@ -301,21 +311,21 @@ impl World {
         self.calm.source_is_gone
     }
 
-    /// L11. An attempt that reads on without a source has a copy, or was told of one.
-    pub fn copies_are_enough(&self, number: u64, nonce: u64, run: RunId) {
-        let pod = self.pods.get(&number).filter(|_| self.calm.source_is_gone);
-        let process = pod.and_then(|pod| pod.process.as_ref()).filter(|process| process.id.nonce == nonce);
-        let attempt = process.and_then(|process| process.attempt(run)).filter(|attempt| attempt.reads());
-        let (Some(Target::Shard(index)), Some(pod)) = (attempt.map(|attempt| attempt.grant.target), pod) else {
-            return;
-        };
+    /// An attempt is about to read without a source, has no copy, and was told of none that it could read: of which group. If
+    /// no machine was away, there is none such (L11).
+    pub fn lacks_copies(&self, number: u64, nonce: u64, run: RunId) -> Option<u32> {
+        let pod = self.pods.get(&number).filter(|_| self.calm.source_is_gone)?;
+        let process = pod.process.as_ref().filter(|process| process.id.nonce == nonce)?;
+        let attempt = process.attempt(run).filter(|attempt| attempt.reads())?;
+        let Target::Shard(index) = attempt.grant.target else { return None };
         let group = blocks::group_of(index, self.scenario.shards);
         let near = pod.store.as_ref().is_some_and(|store| self.disks.has_whole(store, group));
         let told = self.disks.peers_told(number, nonce, group);
         let enough = near || told.iter().any(|peer| self.serves(peer, group));
         assert!(
-            enough,
+            enough || self.calm.absence.is_some(),
             "L11 copies are enough: pod {number} reads shard {index}, has no copy, and was told of {told:?}"
         );
+        (!enough).then_some(group)
     }
 }

@@ -1,7 +1,7 @@
 //! Disks of machines and pods, with replicas of blocks on them: loads take time and move counted bytes, what a machine has
 //! may be old, damaged or gone when it is back, and disks are full. And what is promised of orders about them (P28 to P30).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use hyperflow_api::{
     message::{Orders, Report},
@@ -86,6 +86,8 @@ pub struct Disks {
     told: BTreeMap<(u64, String, u32), GroupHeld>,
     /// The plan that a store compares with, by what a desk was told.
     plans: BTreeMap<(u64, String), String>,
+    /// When a desk last heard of a store's worker.
+    heard: BTreeMap<(u64, String), u64>,
     /// Where a process may read a group: by pod and nonce.
     access: BTreeMap<(u64, u64, u32), Vec<Peer>>,
     pub moved: u64,
@@ -94,8 +96,8 @@ pub struct Disks {
 impl Disks {
     pub fn new(seed: u64) -> Self {
         let (disks, loading, told, plans) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let access = BTreeMap::new();
-        Self { chance: Chance(seed ^ 0xb10c), disks, loading, last: 0, told, plans, access, moved: 0 }
+        let (heard, access) = (BTreeMap::new(), BTreeMap::new());
+        Self { chance: Chance(seed ^ 0xb10c), disks, loading, last: 0, told, plans, heard, access, moved: 0 }
     }
 
     /// The plan that a store compares with, as a desk was told.
@@ -289,10 +291,9 @@ impl World {
 
     /// A desk hears of a store.
     pub fn note_holdings(&mut self, desk: u64, pod: u64, report: &Report) {
-        let (Some(holdings), Some(store)) = (&report.holdings, self.pods.get(&pod).and_then(|pod| pod.store.clone()))
-        else {
-            return;
-        };
+        let Some(store) = self.pods.get(&pod).and_then(|pod| pod.store.clone()) else { return };
+        self.disks.heard.insert((desk, store.clone()), self.now);
+        let Some(holdings) = &report.holdings else { return };
         if holdings.full && holdings.plan == PLAN {
             self.trial_hears(&store);
         }
@@ -314,15 +315,20 @@ impl World {
     }
 
     /// Of the machines whose stores a desk knows, more than one and more than a quarter are silent since so long that it
-    /// must have seen that, and not since so long that they are gone for good.
+    /// must have seen that, and neither they nor, before that, their workers since so long that they are gone for good.
     fn may_be_the_network(&self, desk: u64) -> bool {
         let known = self.disks.plans.keys().filter(|(of, _)| *of == desk);
-        let machines: Option<BTreeSet<usize>> = known.map(|(_, id)| self.machine_of(id)).collect();
-        let Some(machines) = machines else { return false };
-        let silent = |place: &&usize| {
+        let mut machines: BTreeMap<usize, u64> = BTreeMap::new();
+        for key in known {
+            let Some(machine) = self.machine_of(&key.1) else { return false };
+            let heard = self.disks.heard.get(key).copied().unwrap_or_default();
+            let latest = machines.entry(machine).or_default();
+            *latest = heard.max(*latest);
+        }
+        let silent = |(place, heard): &(&usize, &u64)| {
             let machine = &self.machines[**place];
             let since = self.now.saturating_sub(machine.silent_from);
-            self.now < machine.silent_until && (SEEN..GONE).contains(&since)
+            self.now < machine.silent_until && (SEEN..GONE).contains(&since) && self.now < **heard + GONE
         };
         let away = machines.iter().filter(silent).count();
         away > 1 && away * 4 > machines.len()

@@ -7,6 +7,7 @@ use hyperflow_core::{
 };
 
 use super::{
+    absent::says_no_input,
     api::done_in,
     attempt::FATAL,
     operators::Desk,
@@ -104,6 +105,9 @@ impl World {
         }
         if status.conditions.iter().any(|it| it.reason == "SpecChanged") {
             return self.visit("spec change ended the job");
+        }
+        if says_no_input(&status) {
+            return self.visit("the job ended without its input");
         }
         if let Some(index) = self.scenario.fatal {
             if status.conditions.iter().any(|it| it.reason == FATAL) {

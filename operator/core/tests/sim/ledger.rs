@@ -106,6 +106,7 @@ impl World {
         let Some(ledger) = self.operators[place].desk.as_mut().and_then(|desk| desk.ledger.as_mut()) else { return };
         let based_on = ledger.based_on;
         let arrives = matches!(fate, Fate::Answered | Fate::Unanswered);
+        self.nothing_could_come_back(&write.status);
         let stored = arrives && self.api.write(based_on, &write.status, &mut self.store);
         match fate {
             Fate::Answered if stored => return self.stored(place, write),

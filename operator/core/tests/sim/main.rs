@@ -20,6 +20,7 @@
 //! | a worker process, an attempt of it | `process.rs`, `attempt.rs` |
 //! | disks with blocks on them | `disks.rs` |
 //! | copies that are made again, and machines that come back | `calm.rs` |
+//! | copies that are away while there is no source | `absent.rs` |
 //! | streams | `streams.rs` |
 //! | two attempts of one shard; the last command | `twins.rs` |
 //! | the output store | `store.rs` |
@@ -30,6 +31,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::unwrap_used, reason = "a test program")]
 #![allow(clippy::disallowed_methods, reason = "the number of seeds comes from the environment")]
 
+mod absent;
 mod api;
 mod attempt;
 mod calm;

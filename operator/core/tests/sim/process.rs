@@ -14,6 +14,7 @@ use hyperflow_core::{
 };
 
 use super::{
+    absent::without_input,
     attempt::{Acted, Attempt, Trouble, failed},
     calm::HELD,
     clock::Clock,
@@ -268,7 +269,7 @@ impl World {
         let (shards, swept) = (self.scenario.shards, self.store.swept);
         let full = (self.now < self.full_until).then_some(Trouble::Full);
         let holds = self.holds(pod, run);
-        self.copies_are_enough(pod, nonce, run);
+        let lacks = self.lacks_copies(pod, nonce, run);
         let Some(process) = self.pods.get_mut(&pod).and_then(|pod| pod.process.as_mut()) else { return };
         if process.id.nonce != nonce {
             return;
@@ -282,7 +283,13 @@ impl World {
         }
         let Some(attempt) = process.attempts.get_mut(&run) else { return };
         let (trouble, target, pace) = (process.trouble.take().or(full), attempt.grant.target, attempt.pace);
-        let acted = attempt.act(shards, trouble, &mut self.store);
+        let acted = match lacks {
+            Some(_) => Acted::Ends(without_input()),
+            None => attempt.act(shards, trouble, &mut self.store),
+        };
+        if let Some(group) = lacks {
+            self.missed(group);
+        }
         if self.store.swept && !swept {
             self.visit(if self.api.seen.deleting { "swept after deletion" } else { "swept" });
         }
@@ -321,6 +328,9 @@ impl World {
         }
         if matches!(outcome, Outcome::Failed(failure) if is_full(failure)) {
             return self.visit("output full");
+        }
+        if *outcome == without_input() {
+            return;
         }
         if let (Target::Shard(index), Outcome::Failed(failure)) = (target, outcome) {
             self.visit("task failed");

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use super::chance::Chance;
 
 pub const LEASE_MILLIS: u64 = 2000;
+/// A store counts as lost when nobody has heard of it for so long.
+pub const LOST_MILLIS: u64 = 3000;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -194,7 +196,7 @@ impl Scenario {
     }
 
     pub fn limits(&self) -> Limits {
-        Limits { lease_millis: LEASE_MILLIS, orphan_seconds: self.orphan_seconds, blocks_lost_millis: 3000 }
+        Limits { lease_millis: LEASE_MILLIS, orphan_seconds: self.orphan_seconds, blocks_lost_millis: LOST_MILLIS }
     }
 
     pub fn seen(&self) -> Seen {

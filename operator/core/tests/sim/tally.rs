@@ -34,7 +34,7 @@ impl Tally {
 }
 
 /// Every one of these must be visited by a thousand seeds.
-pub const PATHS: [&str; 80] = [
+pub const PATHS: [&str; 83] = [
     "a rule failed the job",
     "a rule gave a shard up",
     "a shard ended the job",
@@ -47,6 +47,9 @@ pub const PATHS: [&str; 80] = [
     "replicas dropped",
     "several machines away",
     "the source is gone",
+    "the source is gone and a machine with copies is away",
+    "a shard without its input",
+    "the job ended without its input",
     "copies are all there",
     "a machine came back soon and what differs moved",
     "a machine came back soon and nothing moved",
