@@ -8,7 +8,7 @@ use hyperflow_core::{reasons::NO_INPUT, worker::Outcome};
 
 use super::{attempt, faults::Silence, scenario::LOST_MILLIS, world::World};
 
-/// A machine that was away when there was no source.
+/// Workers were away when there was no source.
 #[derive(Debug)]
 pub struct Absence {
     /// Since when.
@@ -42,9 +42,16 @@ impl World {
             1 => Silence::CutOff,
             _ => Silence::WithoutPower,
         };
-        self.calm.absence = Some(Absence { began: self.now, missed: BTreeSet::new() });
+        self.absence_begins();
         self.visit("the source is gone and a machine with copies is away");
         self.machine_falls_silent(machine, millis, how, false);
+    }
+
+    /// A worker is away from now on, if not for that machine then because it ended by itself.
+    pub fn absence_begins(&mut self) {
+        if self.source_is_gone() && self.calm.absence.is_none() {
+            self.calm.absence = Some(Absence { began: self.now, missed: BTreeSet::new() });
+        }
     }
 
     /// A shard of this group has ended without its input.

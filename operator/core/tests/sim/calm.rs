@@ -47,7 +47,7 @@ pub struct Calm {
     over: bool,
     /// From now on what is read is read from copies.
     source_is_gone: bool,
-    /// And a machine with some was away.
+    /// And somebody who may have some was away.
     pub absence: Option<Absence>,
 }
 
@@ -312,7 +312,7 @@ impl World {
     }
 
     /// An attempt is about to read without a source, has no copy, and was told of none that it could read: of which group. If
-    /// no machine was away, there is none such (L11).
+    /// nobody was away, there is none such (L11).
     pub fn lacks_copies(&self, number: u64, nonce: u64, run: RunId) -> Option<u32> {
         let pod = self.pods.get(&number).filter(|_| self.calm.source_is_gone)?;
         let process = pod.process.as_ref().filter(|process| process.id.nonce == nonce)?;

@@ -147,7 +147,7 @@ impl World {
         self.visit("worker frozen");
         let until = self.now + millis;
         self.blame(pod);
-        self.with(pod, |process| process.frozen_until = until);
+        self.with(pod, |process| process.frozen_until = until.max(process.frozen_until));
     }
 
     /// Another process leads; the one that did may not know for a while, or may have stopped long before.

@@ -225,6 +225,7 @@ impl World {
         }
         let backoff = pod.restarts.min(5) * 500;
         pod.restarts += 1;
+        self.absence_begins();
         self.after(told, Turn::KubeletTells(number, word));
         self.after(again + backoff, Turn::KubeletStarts(number));
         if self.pods.get(&number).is_some_and(|pod| pod.deleting) {
