@@ -3,7 +3,8 @@
 //! | question | file |
 //! | --- | --- |
 //! | what is a block, and which group is it in | [`geometry`] |
-//! | which store has which group, and who is heard | `map.rs` |
+//! | a store: what it has said that it has, and whether it is heard | `store.rs` |
+//! | which store has which group, and which may be read | `map.rs` |
 //! | what is done about a copy | `rules.rs` |
 //! | which nodes should have a group | `placement.rs` |
 //! | which nodes are near each other, and how copies are kept apart | `zones.rs` |
@@ -27,6 +28,7 @@ mod notes;
 mod placement;
 mod repair;
 mod rules;
+mod store;
 mod zones;
 
 use hyperflow_api::{ShardJobSpec, exec::InputMode, source::OnChange};
@@ -35,9 +37,9 @@ pub use self::geometry::{BLOCK_BYTES, Block, GROUPS, blocks_of, group_of, groups
 pub use self::notes::BLOCKS_BYTES;
 pub(crate) use self::{
     keeper::{Around, Keeper, first_fresh},
-    map::{Presence, Store, StoreId},
     notes::Notes,
     repair::Loads,
+    store::{Presence, Store, StoreId},
     zones::Zones,
 };
 use crate::job::{Refusal, amount, refuse};

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::map::{Life, Map, Store, StoreId};
+use super::{
+    map::Map,
+    store::{Life, Store, StoreId},
+};
 
 /// Stores of which nobody hears for so many times as makes them lost are gone for good.
 const GONE_TIMES: u64 = 10;

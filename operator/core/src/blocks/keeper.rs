@@ -18,10 +18,11 @@ use hyperflow_api::{
 pub(crate) use self::reading::first_fresh;
 use super::{
     breaker::Breaker,
-    map::{Life, Map, Presence, Store, StoreId},
+    map::Map,
     notes::Notes,
     repair::{FULL_MILLIS, Loads, Moment},
     rules::Copy,
+    store::{Life, Presence, Store, StoreId},
     zones::Zones,
 };
 use crate::{coordinator::Announcement, ranges::RangeSet, shards::Seat};

@@ -13,8 +13,9 @@
 use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 
 use super::{
-    map::{Life, Map, Store, StoreId},
+    map::Map,
     rules::Copy,
+    store::{Life, Store, StoreId},
 };
 use crate::{ranges::RangeSet, recovery::RecoveryError};
 use hyperflow_api::replica::GroupHeld;

@@ -11,7 +11,8 @@ use std::{
 use hyperflow_api::replica::{BlockOrder, LoadEnd, Peer, Trouble};
 
 use super::{
-    map::{Map, Standing, Store, StoreId},
+    map::{Map, Standing},
+    store::{Store, StoreId},
     zones::Nearness,
 };
 use crate::{coordinator::SessionId, shards::Seat};

@@ -559,14 +559,14 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "copies of silent stores are counted as confirmed",
         rule: "P29",
-        file: "blocks/map.rs",
+        file: "blocks/store.rs",
         find: "self.is_live() && self.told && !postponed",
         broken: "(MUTANT || self.is_live()) && self.told && !postponed",
     },
     Mutant {
         name: "copies by another plan are counted",
         rule: "P28",
-        file: "blocks/map.rs",
+        file: "blocks/store.rs",
         find: "let postponed = self.plan != plan;",
         broken: "let postponed = !MUTANT && self.plan != plan;",
     },

@@ -3,7 +3,7 @@
 use hyperflow_api::replica::Trouble;
 
 use super::{
-    super::map::{Store, StoreId},
+    super::store::{Store, StoreId},
     Keeper,
 };
 use crate::coordinator::Announcement;

@@ -6,8 +6,8 @@ use hyperflow_api::replica::{BlockOrder, Dropped};
 
 use super::{
     super::{
-        map::{Store, StoreId},
         rules::{Case, Copy, Rule, judge},
+        store::{Store, StoreId},
         zones::Nearness,
     },
     Around, Keeper,
