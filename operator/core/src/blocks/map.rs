@@ -14,12 +14,6 @@ use super::{
     zones::Zones,
 };
 
-/// A copy that is being dropped counts no more for so long, whatever is said of it: the word may be older than the order.
-const DROP_MILLIS: u64 = 30_000;
-
-/// A store that says nothing of a drop for so long has not got the order.
-const UNHEARD_MILLIS: u64 = 300_000;
-
 /// The copies of a group.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Standing {
@@ -70,7 +64,7 @@ impl Map {
         let mut changed = false;
         for store in self.stores.values_mut() {
             store.mates.clear();
-            store.dropping.retain(|_, since| now < *since + UNHEARD_MILLIS);
+            store.dropping.retain(|_, dropping| !dropping.is_over(now));
         }
         for mate in present {
             let new = || Store::new(mate.node.clone(), mate.persistent, Life::Live);
@@ -105,7 +99,10 @@ impl Map {
         let before = if holdings.full { std::mem::take(&mut store.held) } else { BTreeMap::new() };
         if holdings.full {
             store.told = true;
-            store.dropping.retain(|_, since| now < *since + DROP_MILLIS);
+            store.dropping.retain(|_, dropping| {
+                dropping.told = true;
+                !dropping.is_over(now)
+            });
         }
         store.plan.clone_from(&holdings.plan);
         store.free = holdings.free;

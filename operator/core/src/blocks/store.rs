@@ -12,6 +12,30 @@ use crate::{coordinator::SessionId, shards::Seat};
 /// A store's UUID.
 pub(crate) type StoreId = Arc<str>;
 
+/// A copy that is being dropped counts no more for so long, whatever is said of it: the word may be older than the order.
+const DROP_MILLIS: u64 = 30_000;
+
+/// A store that says nothing of a drop for so long has not got the order.
+const UNHEARD_MILLIS: u64 = 300_000;
+
+/// A drop that was ordered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dropping {
+    since: u64,
+    /// The store has told all that it has since then: whoever got the order, there will be no other word of it.
+    pub(super) told: bool,
+}
+
+impl Dropping {
+    pub(super) fn new(since: u64) -> Self {
+        Self { since, told: false }
+    }
+
+    pub(super) fn is_over(&self, now: u64) -> bool {
+        now >= self.since + if self.told { DROP_MILLIS } else { UNHEARD_MILLIS }
+    }
+}
+
 /// Whether a store is heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Life {
@@ -60,8 +84,8 @@ pub(crate) struct Store {
     /// It has told all in this session.
     pub(super) told: bool,
     pub(super) held: BTreeMap<u32, GroupHeld>,
-    /// Groups of which it was told to drop replicas, and when.
-    pub(super) dropping: BTreeMap<u32, u64>,
+    /// Groups of which it was told to drop replicas.
+    pub(super) dropping: BTreeMap<u32, Dropping>,
     /// Whole copies that may be read there.
     pub(super) ready: BTreeSet<u32>,
     pub(super) weight: u64,

@@ -675,4 +675,11 @@ pub const MUTANTS: &[Mutant] = &[
         find: "any(|store| !store.is_lost()",
         broken: "any(|store| (MUTANT || !store.is_lost())",
     },
+    Mutant {
+        name: "a drop of which there will be no word is waited for",
+        rule: "L10",
+        file: "blocks/store.rs",
+        find: "if self.told { DROP_MILLIS }",
+        broken: "if !MUTANT && self.told { DROP_MILLIS }",
+    },
 ];

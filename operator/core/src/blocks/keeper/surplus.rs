@@ -7,7 +7,7 @@ use hyperflow_api::replica::{BlockOrder, Dropped};
 use super::{
     super::{
         rules::{Case, Copy, Rule, judge},
-        store::{Store, StoreId},
+        store::{Dropping, Store, StoreId},
         zones::Nearness,
     },
     Around, Keeper,
@@ -91,7 +91,7 @@ impl Keeper {
 
     fn drop_ordered(&mut self, now: u64, id: &StoreId, group: u32, what: Dropped) {
         let Some(store) = self.map.stores.get_mut(id) else { return };
-        store.dropping.insert(group, now);
+        store.dropping.insert(group, Dropping::new(now));
         if what == Dropped::Surplus {
             store.ready.remove(&group);
             if let Some(standing) = self.map.standings.get_mut(group as usize) {

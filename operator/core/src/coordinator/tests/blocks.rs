@@ -293,6 +293,32 @@ fn copies_of_a_silent_store_are_made_again_when_it_is_lost_and_the_surplus_goes_
 }
 
 #[test]
+fn a_store_that_has_told_all_since_a_drop_takes_that_group_again() {
+    let mut blocks = Blocks::filled(2);
+    let lost: Vec<u32> = (0..SHARDS).filter(|group| blocks.having(*group).contains(&3)).collect();
+    blocks.leaves(3);
+    blocks.passes(62_000, &[1, 2]);
+    blocks.fill();
+    blocks.greet(3);
+    blocks.tells(3, true, whole(lost.iter().copied()), vec![]);
+    let drops = blocks.drops();
+    let dropped = |group: &u32| drops.iter().any(|(to, of, _)| (to, of) == (&2, group));
+    assert!((0..SHARDS).any(|group| dropped(&group)), "{drops:?}");
+    let stay: Vec<u32> = (0..SHARDS).filter(|group| blocks.having(*group).contains(&2) && !dropped(group)).collect();
+    for (to, group, _) in drops.iter().filter(|(to, _, _)| *to != 2) {
+        blocks.tells(*to, false, vec![held(*group, 0, 0, 0)], vec![]);
+    }
+    // Its pod goes with the order: it was carried out, and nobody said so.
+    blocks.leaves(2);
+    blocks.greet(2);
+    blocks.tells(2, true, whole(stay), vec![]);
+    blocks.leaves(3);
+    blocks.passes(62_000, &[1, 2]);
+    blocks.fill();
+    assert_eq!(blocks.under(), 0);
+}
+
+#[test]
 fn a_pod_whose_node_was_lost_counts_for_what_it_has() {
     let mut blocks = Blocks::filled(2);
     let of = |blocks: &Blocks, number: u64| blocks.desk.coordinator.blocks.held_by_pod(&format!("pod-{number}"), None);
