@@ -129,7 +129,8 @@ async fn stops_when_all_fail_alike(place: &Place) -> Result {
         format!("{reason}: {message}")
     })?;
     let counts = shards(&job.status().await?);
-    ensure((20..=40).contains(&counts.failed) && counts.succeeded == 0, || format!("{counts:?}"))
+    // When nineteen had failed no slot of the four had more than one other.
+    ensure((20..=23).contains(&counts.failed) && counts.succeeded == 0, || format!("{counts:?}"))
 }
 
 /// A program that wants more memory than its container may have is ended by the kernel; the worker beside it is not, and

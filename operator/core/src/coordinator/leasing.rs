@@ -192,13 +192,19 @@ impl Coordinator {
         let rank = |(&seat, worker): (&Seat, &Worker)| {
             let held = u32::try_from(worker.held.len()).unwrap_or(u32::MAX);
             let sound = self.takes_leases(now, worker) && !failing.contains(worker.node.as_str());
-            let takes = held < worker.capacity
+            let takes = held < self.may_hold(worker)
                 && (sound || anywhere && self.is_present(now, worker))
                 && !passed_over.contains(&seat);
             let load = held.saturating_mul(1000) / worker.slots;
             takes.then(|| Rank { load, shard_millis: worker.shard_millis(now), seat })
         };
         self.workers.iter().filter_map(rank).min().ok_or_else(|| self.why_idle(now))
+    }
+
+    /// How many leases a worker may have. Before anything has succeeded none is ahead of its slots: where all shards fail
+    /// alike, no more of them are tried than it takes to see that.
+    fn may_hold(&self, worker: &Worker) -> u32 {
+        if self.shards.done().is_empty() { worker.capacity.min(worker.slots) } else { worker.capacity }
     }
 
     /// Why no worker takes more.

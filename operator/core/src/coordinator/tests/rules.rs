@@ -106,12 +106,13 @@ fn a_rule_gives_up_the_shard_or_the_job_at_once() {
         {"action": "FailJob", "onClasses": ["Store"], "onMessagePattern": "told$"}
     ]);
     let mut lone = Lone::new(&json!({"rules": rules}));
-    let grants = lone.takes(3);
+    let grants = lone.takes(2);
     lone.says(grants[0], exits(3));
     assert!(lone.desk.coordinator.shards().failed().contains(0));
     lone.says(grants[1], exits(1));
     assert!(lone.desk.coordinator.shards().waiting().contains_key(&1), "no rule matches: another attempt");
-    lone.says(grants[2], News::Failed(failure(FailureClass::Store, None)));
+    let third = lone.takes(1)[0];
+    lone.says(third, News::Failed(failure(FailureClass::Store, None)));
     let (status, reason, message) = lone.condition("Failed");
     assert_eq!((status.as_str(), reason.as_str()), ("True", "FailurePolicy"));
     assert_eq!(message, "shard 2: StoreReason: as told; FailJob by spec.failurePolicy.rules[1]");
@@ -243,6 +244,17 @@ fn one_more_fails_the_job_at_its_end_or_at_once() {
     lone.works(1, &exits(1));
     lone.works(99, &published());
     assert_eq!(lone.condition("Failed").1, "FailedShards");
+}
+
+#[test]
+fn nothing_is_leased_ahead_before_a_shard_has_succeeded() {
+    let mut lone = Lone::new(&json!({"maxAttempts": 1}));
+    let grants = lone.takes(50);
+    assert_eq!(grants.len(), 2, "one for each slot");
+    lone.says(grants[0], exits(2));
+    assert_eq!(lone.takes(50).len(), 1);
+    lone.says(grants[1], published());
+    assert_eq!(lone.takes(50).len(), 49);
 }
 
 #[test]
